@@ -1,0 +1,1 @@
+"""Images: safe fetching of outside URLs, decoding, and the content-addressed store."""
