@@ -1,0 +1,62 @@
+"""`labeling …`: the platform from the command line.
+
+Each module of this package holds the commands of one purpose. Commands load what they need when they run, so that `--help`
+is quick. Exit codes: 0 done, 1 something failed, 2 a wrong setting or argument, 3 `status` of a stopped stack, 130 Ctrl+C.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+import click
+from rich.console import Console
+
+from labeling_assets.cli.dev import dev
+from labeling_assets.cli.doctor import doctor
+from labeling_assets.cli.quarantine import quarantine
+from labeling_assets.cli.run import demo, run
+from labeling_assets.cli.search import search
+from labeling_assets.cli.stack import down, status, up
+from labeling_assets.errors import ConfigurationError, LabelingError
+
+
+class Group(click.Group):
+    """A group that prints an error of the platform as one line, not as a stack trace."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; errors raised on purpose become a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except LabelingError as error:
+            Console(stderr=True, highlight=False).print(f"[red]Error:[/] {_plain(str(error))}", soft_wrap=True)
+            sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("Stopped. What was finished is kept.")
+            sys.exit(130)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="labeling-assets")
+@click.option("-v", "--verbose", is_flag=True, help="Log what the services do.")
+def cli(*, verbose: bool) -> None:
+    """Label, embed and index product images, a day at a time.
+
+    Start with `labeling demo`. Settings are environment variables LABELING_…; see .env.example.
+    """
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    warnings.filterwarnings("ignore", module="dagster")
+
+
+for command in (up, down, status, demo, dev, doctor, run, quarantine, search):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    cli()

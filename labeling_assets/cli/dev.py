@@ -1,0 +1,78 @@
+"""`labeling dev`: the Dagster UI and daemon on the services of this home."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import click
+from rich.console import Console
+
+from labeling_assets.errors import ConfigurationError
+from labeling_assets.settings import Settings
+
+STOP_SECONDS = 30
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address on which the UI listens.")
+@click.option("--port", default=3000, show_default=True, help="Port of the UI.")
+def dev(host: str, port: int) -> None:
+    """Open the platform in the Dagster UI.
+
+    Starts the services that are not set from outside, ends runs that a crash left behind, and runs the UI with its
+    daemon until Ctrl+C. The services stay up; `labeling down` stops them.
+    """
+    import dagster as dg
+    import fasteners
+
+    from labeling_assets import instance as dagster_instance
+
+    settings = dagster_instance.prepare(Settings.load())
+    lock = fasteners.InterProcessLock(str(dagster_instance.dagster_home(settings) / "dev.lock"))
+    if not lock.acquire(blocking=False):
+        raise ConfigurationError(f"The UI of {settings.home} is up already.", "Stop the other `labeling dev` first.")
+    with dg.DagsterInstance.get() as instance:
+        ended = dagster_instance.end_abandoned_runs(instance, is_boot=True)
+    console = Console()
+    if ended:
+        console.print(f"Ended {len(ended)} runs that a crash had left behind.")
+    workspace = dagster_instance.PROJECT_FOLDER / "workspace.yaml"
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
+    console.print(f"Dagster UI: http://{host}:{port} (Ctrl+C stops it)")
+    sys.exit(_run_until_stopped(command))
+
+
+def _run_until_stopped(command: list[str]) -> int:
+    """Run a child in a session of its own and pass SIGINT and SIGTERM on to it once.
+
+    A shell that starts us in the background leaves SIGINT ignored, and Dagster maps SIGTERM to SIGINT's handler; so the child
+    gets the default handler back.
+    """
+    process = subprocess.Popen(
+        command,
+        cwd="/",
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - no threads yet
+    )
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            process.send_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    while True:
+        try:
+            code = process.wait(timeout=STOP_SECONDS if stopping else 1)
+        except subprocess.TimeoutExpired:
+            if stopping:
+                os.killpg(process.pid, signal.SIGKILL)
+        else:
+            return 0 if stopping else code

@@ -1,0 +1,119 @@
+"""`labeling quarantine`: rows that could not be processed, why, and another try."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from labeling_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from labeling_assets.services.quarantine import Quarantine
+
+DAY = click.DateTime(formats=["%Y-%m-%d"])
+
+
+@click.group()
+def quarantine() -> None:
+    """Rows that could not be processed, and why."""
+
+
+@quarantine.command("list")
+@click.option("--day", type=DAY, help="Only this day.")
+@click.option("--stage", help="Only this asset, such as product_images.")
+@click.option("--retryable", is_flag=True, help="Only rows for which a retry can help.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="At most so many rows.")
+def list_rows(day: dt.datetime | None, stage: str | None, *, retryable: bool, limit: int) -> None:
+    """List the rows in quarantine, newest day first."""
+    with _quarantine() as table:
+        rows = table.find(day=day and day.date(), stage=stage, can_retry=True if retryable else None, limit=limit)
+        total = sum(table.counts(day.date() if day else None).values())
+    console = Console()
+    if not rows:
+        console.print("Nothing is in quarantine." if not total else "No row matches.")
+        return
+    output = Table()
+    for name in ("day", "stage", "product", "reason", "retry helps", "attempts"):
+        output.add_column(name, overflow="fold")
+    for row in rows:
+        reason = f"[red]{row.error_class}[/] {_plain(row.message)}"
+        output.add_row(
+            str(row.day), row.stage, _plain(row.product_id), reason, "yes" if row.can_retry else "no", str(row.attempts)
+        )
+    console.print(output)
+    if total > len(rows):
+        console.print(f"{len(rows)} of {total} rows.")
+
+
+@quarantine.command()
+@click.argument("product_id")
+def show(product_id: str) -> None:
+    """Show all that is known of one product in quarantine."""
+    with _quarantine() as table:
+        rows = table.find(product_id=product_id)
+    if not rows:
+        Console(stderr=True).print(f"{product_id!r} is not in quarantine.", markup=False)
+        sys.exit(1)
+    for row in rows:
+        output = Table(show_header=False)
+        for name, value in vars(row).items():
+            output.add_row(name, _plain(str(value)))
+        Console().print(output)
+
+
+@quarantine.command()
+@click.option("--day", type=DAY, help="Only this day.")
+@click.option("--product", "product_id", help="Only this product.")
+@click.option("--stage", help="Only rows of this asset.")
+@click.option("--all", "everything", is_flag=True, help="Also rows for which a retry is not expected to help.")
+def retry(day: dt.datetime | None, product_id: str | None, stage: str | None, *, everything: bool) -> None:
+    """Try rows in quarantine again: forget what is remembered of their image and label, and run their days.
+
+    Without options, rows for which a retry can help. Naming a product tries it whatever its reason.
+    """
+    from labeling_assets import instance, runs
+    from labeling_assets.cli.run import materialize
+    from labeling_assets.services.retry import forget_outcomes
+
+    settings = instance.prepare(Settings.load())
+    can_retry = None if everything or product_id else True
+    with _quarantine(settings) as table:
+        rows = table.find(day=day and day.date(), stage=stage, product_id=product_id, can_retry=can_retry)
+    if not rows:
+        Console().print("No row matches.")
+        return
+    forget_outcomes(settings, rows)
+    days = sorted({str(row.day) for row in rows})
+    known = runs.known_days(settings, dt.date.fromisoformat(days[0]), dt.date.fromisoformat(days[-1]))
+    statistics = materialize(settings, [each for each in known if each in days], None)
+    still = {(str(record["day"]), record["product_id"], record["stage"]) for record in statistics.failed_records}
+    healed = sum((str(row.day), row.product_id, row.stage) not in still for row in rows)
+    Console().print(f"{healed} of {len(rows)} rows left the quarantine.")
+    if any(not result["is_success"] for result in statistics.days):
+        sys.exit(1)
+
+
+@contextmanager
+def _quarantine(settings: Settings | None = None) -> Iterator[Quarantine]:
+    from labeling_assets import instance
+    from labeling_assets.services.postgres import create_engine
+    from labeling_assets.services.quarantine import Quarantine
+
+    settings = settings or instance.prepare(Settings.load())
+    assert settings.postgres_url is not None  # noqa: S101 - prepare fills it in
+    engine = create_engine(settings.postgres_url.get_secret_value())
+    try:
+        yield Quarantine(engine)
+    finally:
+        engine.dispose()
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,143 @@
+"""`labeling run` and `labeling demo`: materialize days through Dagster and tell what happened."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from labeling_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from labeling_assets.runs import DayResult, RunStatistics
+
+DAY = click.DateTime(formats=["%Y-%m-%d"])
+EXAMPLE_SEARCHES = ("best dad ever mug", "quà tặng mẹ", "christmas gift for grandma")
+
+
+@click.command()
+@click.option("--start", type=DAY, required=True, help="First day, YYYY-MM-DD.")
+@click.option("--end", type=DAY, required=True, help="Last day, included.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many rows a day; nothing is removed then.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the statistics here.")
+def run(start: dt.datetime, end: dt.datetime, limit: int | None, json_path: Path | None) -> None:
+    """Materialize the days from --start to --end, both included.
+
+    Each day is one Dagster run. Repeating a day costs nothing for what is unchanged. Exit code 1 if a day failed.
+    """
+    from labeling_assets import instance, runs
+
+    settings = instance.prepare(Settings.load())
+    days = runs.known_days(settings, start.date(), end.date())
+    statistics = materialize(settings, days, limit)
+    if json_path:
+        statistics.write(json_path)
+        Console().print(f"Statistics: {json_path}")
+    if any(not day["is_success"] for day in statistics.days):
+        sys.exit(1)
+
+
+@click.command()
+@click.option("--days", default=7, show_default=True, type=click.IntRange(1, 366), help="Days of the catalogue.")
+@click.option("--products", default=40, show_default=True, type=click.IntRange(1), help="Products a day, about.")
+@click.option("--seed", default=7, show_default=True, help="Another seed draws another catalogue.")
+def demo(days: int, products: int, seed: int) -> None:
+    """Fill the database with a demo catalogue and run every day of it.
+
+    Starts the services, draws the product images, materializes each day as a Dagster run, and shows three searches.
+    Repeating it costs nothing for what is unchanged.
+    """
+    from labeling_assets import instance, runs
+    from labeling_assets.embedded.demo import install_demo
+
+    settings = Settings.load()
+    console = Console()
+    with console.status("Drawing the demo catalogue and starting PostgreSQL and Milvus …"):
+        last_day = dt.datetime.now(settings.zone).date() - dt.timedelta(days=1)
+        settings = install_demo(settings, seed=seed, days=days, products_per_day=products, last_day=last_day)
+        settings = instance.prepare(settings)
+    first_day = last_day - dt.timedelta(days=days - 1)
+    statistics = materialize(settings, runs.known_days(settings, first_day, last_day), None)
+    for text in EXAMPLE_SEARCHES:
+        console.print(f'\n[bold]labeling search "{text}"[/]')
+        _show_search(console, settings, text)
+    console.print("\nOpen the UI with [bold]make dev[/]: http://127.0.0.1:3000. Stop the services with `labeling down`.")
+    if any(not day["is_success"] for day in statistics.days):
+        sys.exit(1)
+
+
+def materialize(settings: Settings, days: Sequence[str], limit: int | None) -> RunStatistics:
+    """Run the days with a progress display, print the tables, and return the statistics."""
+    from labeling_assets import runs
+    from labeling_assets.cli.progress import show_progress
+
+    console = Console()
+    with show_progress(console, days) as progress:
+        results = runs.run_days(days, limit=limit, on_stage=progress.stage, on_day=progress.day)
+    console.print(_day_table(results))
+    console.print(_stage_table(results))
+    for result in results:
+        if not result.is_success:
+            console.print(f"[red]{result.day} failed:[/] {result.failure}", markup=True, highlight=False)
+    statistics = runs.statistics(settings, results)
+    if statistics.failed_records:
+        console.print(_quarantine_summary(statistics))
+    return statistics
+
+
+def _day_table(results: Sequence[DayResult]) -> Table:
+    table = Table(title="What happened, by day", title_justify="left")
+    columns = {
+        "crawled": ("raw_products", "rows_in"),
+        "products": ("deduped_products", "rows_out"),
+        "images": ("product_images", "rows_out"),
+        "labeled": ("qwen_labels", "rows_out"),
+        "model calls": ("qwen_labels", "model_calls"),
+        "new": ("milvus_collection", "rows_new"),
+        "updated": ("milvus_collection", "rows_updated"),
+        "unchanged": ("milvus_collection", "rows_unchanged"),
+        "removed": ("milvus_collection", "rows_removed"),
+    }
+    table.add_column("day")
+    for name in (*columns, "quarantined", "seconds"):
+        table.add_column(name, justify="right")
+    for result in results:
+        quarantined = sum(int(values.get("rows_quarantined", 0)) for values in result.stages.values())
+        counts = [str(result.value(stage, key)) for stage, key in columns.values()]
+        day = result.day if result.is_success else f"[red]{result.day} ✗[/]"
+        table.add_row(day, *counts, str(quarantined), f"{result.seconds:.1f}")
+    return table
+
+
+def _stage_table(results: Sequence[DayResult]) -> Table:
+    from labeling_assets.runs import STAGES
+
+    table = Table(title="What happened, by stage", title_justify="left")
+    table.add_column("asset")
+    for name in ("rows in", "rows out", "quarantined", "seconds"):
+        table.add_column(name, justify="right")
+    for stage in STAGES:
+        sums = [sum(result.value(stage, key) for result in results) for key in ("rows_in", "rows_out", "rows_quarantined")]
+        seconds = sum(float(result.stages.get(stage, {}).get("seconds", 0.0)) for result in results)
+        table.add_row(stage, *map(str, sums), f"{seconds:.1f}")
+    return table
+
+
+def _quarantine_summary(statistics: RunStatistics) -> str:
+    classes: dict[str, int] = {}
+    for record in statistics.failed_records:
+        classes[record["error_class"]] = classes.get(record["error_class"], 0) + 1
+    listed = ", ".join(f"{count} {name}" for name, count in sorted(classes.items()))
+    return f"In quarantine: {listed}. `labeling quarantine list` shows each row."
+
+
+def _show_search(console: Console, settings: Settings, text: str) -> None:
+    from labeling_assets.cli.search import find, hit_table
+
+    console.print(hit_table(find(settings, text, limit=3)))

@@ -1,0 +1,27 @@
+"""The code location: everything under `defs/`, bound to resources.
+
+`build_defs` is the seam for tests and tools that bring resources of their own; Dagster loads `defs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+
+from labeling_assets.resources import default_resources
+from labeling_assets.settings import Settings
+
+
+def build_defs(resources: Mapping[str, object] | None = None) -> dg.Definitions:
+    """Every definition of this code location, bound to `resources` (those of the settings by default)."""
+    folder = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    bound = dict(default_resources(Settings.load()) if resources is None else resources)
+    return dg.Definitions.merge(folder, dg.Definitions(resources=bound, executor=dg.in_process_executor))
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The definitions that Dagster's tools load."""
+    return build_defs()

@@ -1,0 +1,118 @@
+"""The Dagster instance of a home: its folder, its environment, and runs that a crash left behind.
+
+`prepare` makes everything ready that a run or the UI needs. What is executed is in `runs.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import psutil
+
+from labeling_assets.embedded import stack
+from labeling_assets.errors import ConfigurationError
+from labeling_assets.services.postgres import create_engine, migrate
+from labeling_assets.settings import PREFIX, Settings
+
+PROJECT_FOLDER = Path(__file__).parents[1]
+HOST_TAG = "labeling/host"
+PROCESS_TAG = "labeling/process"
+RUNNING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+
+
+def prepare(settings: Settings) -> Settings:
+    """Start or attach the services, migrate, and set the environment in which Dagster runs.
+
+    Returns:
+        The settings with all addresses filled in.
+
+    Raises:
+        ConfigurationError: A setting is wrong or a service refuses us.
+        ServiceUnavailableError: A service does not answer.
+    """
+    settings = stack.start(settings)
+    if settings.postgres_url is None:
+        raise ConfigurationError("LABELING_POSTGRES_URL is not known.", "Run `labeling up`.")
+    engine = create_engine(settings.postgres_url.get_secret_value())
+    try:
+        migrate(engine)
+    finally:
+        engine.dispose()
+    write_dagster_home(settings)
+    os.environ.update(environment(settings))
+    return settings
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Variables that a child process needs to see the same services; holds secrets, so it is never printed."""
+    known = {
+        "HOME": str(settings.home),
+        "POSTGRES_URL": settings.postgres_url and settings.postgres_url.get_secret_value(),
+        "DAGSTER_POSTGRES_URL": settings.dagster_postgres_url and settings.dagster_postgres_url.get_secret_value(),
+        "MILVUS_URI": settings.milvus_uri,
+        "ALLOW_PRIVATE_IMAGE_HOSTS": ",".join(settings.allow_private_image_hosts),
+    }
+    variables = {PREFIX + name: value for name, value in known.items() if value}
+    return variables | {"DAGSTER_HOME": str(dagster_home(settings)), "DAGSTER_DISABLE_TELEMETRY": "1"}
+
+
+def dagster_home(settings: Settings) -> Path:
+    """Folder that DAGSTER_HOME names."""
+    return settings.home / "dagster"
+
+
+def write_dagster_home(settings: Settings) -> None:
+    """Copy `dagster.yaml` to where Dagster reads it."""
+    folder = dagster_home(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    source = PROJECT_FOLDER / "dagster.yaml"
+    if not source.exists():
+        raise ConfigurationError(f"{source} is missing.", "Install the project from a clone: `make install`.")
+    temporary = folder / f".dagster.yaml.{os.getpid()}"
+    shutil.copyfile(source, temporary)
+    temporary.replace(folder / "dagster.yaml")
+
+
+def process_tags() -> dict[str, str]:
+    """Tags that tell which process of which host executes a run."""
+    process = psutil.Process()
+    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: f"{process.pid}@{process.create_time():.2f}"}
+
+
+def end_abandoned_runs(instance: dg.DagsterInstance, *, is_boot: bool = False) -> list[str]:
+    """Report runs whose process is gone as failed and free the pool slots they hold.
+
+    Args:
+        instance: The Dagster instance.
+        is_boot: Whether no daemon of the instance is up yet, so that runs that it had launched are abandoned too.
+
+    Returns:
+        Ids of the runs ended.
+    """
+    ended = []
+    for run in instance.get_runs(dg.RunsFilter(statuses=RUNNING)):
+        if _is_abandoned(run, is_boot=is_boot):
+            instance.report_run_failed(run, "The process of this run is gone. What it finished is kept; run the day again.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            ended.append(run.run_id)
+    return ended
+
+
+def _is_abandoned(run: dg.DagsterRun, *, is_boot: bool) -> bool:
+    if PROCESS_TAG not in run.tags:
+        return is_boot
+    if run.tags[HOST_TAG] != socket.gethostname():
+        return False
+    pid, _, created = run.tags[PROCESS_TAG].partition("@")
+    try:
+        process = psutil.Process(int(pid))
+        return process.status() == psutil.STATUS_ZOMBIE or f"{process.create_time():.2f}" != created
+    except psutil.NoSuchProcess:
+        return True
+
+

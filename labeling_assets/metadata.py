@@ -1,0 +1,149 @@
+"""What a person reads on an asset's page: counts, preview with thumbnails, distributions, column schema and lineage.
+
+Every materialization carries the same keys every time, zero rather than absent, with one numeric type each and the unit in
+the name, so that the plots of the Dagster UI have no gaps. Keys that outsiders read are constants here.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+from pydantic import BaseModel
+
+from labeling_assets.products.records import arrow_schema
+
+ROWS_IN = "rows_in"
+ROWS_OUT = "rows_out"
+ROWS_QUARANTINED = "rows_quarantined"
+SECONDS = "seconds"
+ROWS_PER_SECOND = "rows_per_second"
+PREVIEW_ROWS = 5
+THUMBNAIL_EDGE_PX = 72
+CHART_BARS = 12
+
+
+def stage_metadata(rows_in: int, rows_out: int, rows_quarantined: int, seconds: float) -> dict[str, Any]:
+    """The counts that every stage reports; `rows_in = rows_out + rows_quarantined`."""
+    return {
+        ROWS_IN: rows_in,
+        ROWS_OUT: rows_out,
+        ROWS_QUARANTINED: rows_quarantined,
+        SECONDS: round(seconds, 3),
+        ROWS_PER_SECOND: round(rows_in / seconds, 2) if seconds > 0 else 0.0,
+        "dagster/partition_row_count": rows_out,
+    }
+
+
+def preview(
+    table: pa.Table, columns: Sequence[str], thumbnail: Callable[[str], bytes] | None = None
+) -> dg.MarkdownMetadataValue:
+    """The first five rows as a markdown table, with a picture of each where `image_sha256` and `thumbnail` are there.
+
+    Args:
+        table: Rows of a stage.
+        columns: Columns to show, in order.
+        thumbnail: Gives the JPEG bytes of a small picture for an image's sha256; a few kilobytes each, since they are
+            stored in the event log.
+    """
+    has_picture = thumbnail is not None and "image_sha256" in table.column_names
+    head = [*(["picture"] if has_picture else []), *columns]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for row in table.slice(0, PREVIEW_ROWS).to_pylist():
+        cells = [_cell(row[name]) for name in columns]
+        if has_picture and thumbnail is not None:
+            sha256 = row["image_sha256"]
+            cells.insert(0, _picture(thumbnail(sha256), "jpeg") if sha256 else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    if not table.num_rows:
+        return dg.MetadataValue.md("No rows.")
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def bar_chart(values: Iterable[str], title: str) -> dg.MarkdownMetadataValue:
+    """The most frequent values as a horizontal bar chart (an SVG inside markdown)."""
+    counts = Counter(values).most_common(CHART_BARS)
+    if not counts:
+        return dg.MetadataValue.md(f"{title}: no values.")
+    most, row_px = counts[0][1], 22
+    bars = []
+    for position, (name, count) in enumerate(counts):
+        top, width = position * row_px, max(2, round(300 * count / most))
+        label = html.escape(name if len(name) <= 30 else name[:29] + "…")
+        bars.append(
+            f'<text x="190" y="{top + 15}" text-anchor="end">{label}</text>'
+            f'<rect x="198" y="{top + 3}" width="{width}" height="15" rx="2" fill="#4f43dd"/>'
+            f'<text x="{204 + width}" y="{top + 15}">{count}</text>'
+        )
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="560" height="{len(counts) * row_px + 4}" '
+        f'font-family="sans-serif" font-size="12" fill="#555">{"".join(bars)}</svg>'
+    )
+    return dg.MetadataValue.md(f"**{title}**\n\n{_picture(svg.encode(), 'svg+xml')}")
+
+
+def table_schema(model: type[BaseModel], extra: Mapping[str, tuple[str, str]] | None = None) -> dg.TableSchema:
+    """Column schema of a record class: names, types, nullability and descriptions.
+
+    Args:
+        model: Record class.
+        extra: Columns that are no fields of the record, as name → (type, description).
+    """
+    columns = [
+        dg.TableColumn(
+            name=field.name,
+            type=str(field.type),
+            description=field.metadata[b"description"].decode(),
+            constraints=dg.TableColumnConstraints(nullable=field.nullable),
+        )
+        for field in arrow_schema(model)
+    ]
+    columns += [dg.TableColumn(name, kind, description) for name, (kind, description) in (extra or {}).items()]
+    return dg.TableSchema(columns=columns)
+
+
+def column_lineage(
+    model: type[BaseModel],
+    upstream: dg.AssetKey,
+    upstream_columns: Iterable[str],
+    derived: Mapping[str, Sequence[str]],
+) -> dg.TableColumnLineage:
+    """Column lineage of a stage: columns that it passes on, and those that it derives.
+
+    Args:
+        model: Record class of the stage.
+        upstream: The stage before.
+        upstream_columns: Its columns.
+        derived: New column → columns of the stage before from which it is made.
+    """
+    known = set(upstream_columns)
+    sources = {name: [name] for name in model.model_fields if name in known} | {
+        name: list(columns) for name, columns in derived.items()
+    }
+    return dg.TableColumnLineage(
+        {
+            name: [dg.TableColumnDep(asset_key=upstream, column_name=column) for column in columns]
+            for name, columns in sources.items()
+        }
+    )
+
+
+def _picture(content: bytes, kind: str) -> str:
+    return f"![](data:image/{kind};base64,{base64.b64encode(content).decode()})"
+
+
+def _cell(value: object) -> str:
+    """A value as the content of one markdown cell; nothing from outside can end the cell or open a tag."""
+    if value is None:
+        return ""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = " ".join(text.split())
+    text = text if len(text) <= 80 else text[:79] + "…"
+    for sign in ("\\", "|", "`", "*", "_", "[", "]", "<", ">", "#", "!"):
+        text = text.replace(sign, f"\\{sign}")
+    return text

@@ -1,0 +1,1 @@
+"""Alembic migrations of schema `labeling`. Applied by `labeling_assets.services.postgres.migrate`."""

@@ -1,0 +1,157 @@
+"""From the rows of one stage to the rows of the next, once the stage's outside work is done. Pure functions.
+
+Each takes the rows of the stage before and the outcomes of the outside system by image or URL, and returns the rows of the
+stage and the rows that fail there, by product. No row is lost: every row is in exactly one of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from labeling_assets.errors import ImageError, LabelError, RowError
+from labeling_assets.products.description import describe
+from labeling_assets.products.labels import ProductLabels
+from labeling_assets.products.records import DedupedProduct, ImagedProduct, LabeledProduct
+
+Failures = dict[str, RowError]
+
+
+class ImageFacts(Protocol):
+    """What the image store tells of a usable image."""
+
+    @property
+    def sha256(self) -> str: ...  # noqa: D102 - the columns of ImagedProduct describe them
+    @property
+    def size_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def width_px(self) -> int: ...  # noqa: D102
+    @property
+    def height_px(self) -> int: ...  # noqa: D102
+    @property
+    def format(self) -> str: ...  # noqa: D102
+    @property
+    def phash(self) -> str: ...  # noqa: D102
+    @property
+    def path(self) -> str: ...  # noqa: D102
+    @property
+    def model_size_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def model_width_px(self) -> int: ...  # noqa: D102
+    @property
+    def model_height_px(self) -> int: ...  # noqa: D102
+
+
+class LabelFacts(Protocol):
+    """What the labeler tells of a labeled image."""
+
+    @property
+    def labels(self) -> ProductLabels: ...  # noqa: D102 - the columns of LabeledProduct describe them
+    @property
+    def model(self) -> str: ...  # noqa: D102
+    @property
+    def digest(self) -> str: ...  # noqa: D102
+    @property
+    def prompt_version(self) -> str: ...  # noqa: D102
+    @property
+    def schema_version(self) -> str: ...  # noqa: D102
+    @property
+    def parse_step(self) -> str: ...  # noqa: D102
+    @property
+    def prompt_tokens(self) -> int: ...  # noqa: D102
+    @property
+    def output_tokens(self) -> int: ...  # noqa: D102
+    @property
+    def seconds(self) -> float: ...  # noqa: D102
+    @property
+    def is_from_ledger(self) -> bool: ...  # noqa: D102
+
+
+def imaged_products(
+    products: Iterable[DedupedProduct], outcomes: Mapping[str, ImageFacts | ImageError]
+) -> tuple[list[ImagedProduct], Failures]:
+    """Rows with the facts of their image; a row whose image failed stays in the table with the reason.
+
+    Args:
+        products: Rows of `deduped_products`.
+        outcomes: Image or error by URL; a URL is stripped of white space around it.
+    """
+    rows, failures = [], Failures()
+    for product in products:
+        outcome = outcomes[product.image.strip()]
+        if isinstance(outcome, ImageError):
+            failures[product.id_sanpham] = outcome
+            rows.append(_without_image(product, outcome))
+        else:
+            rows.append(_with_image(product, outcome))
+    return rows, failures
+
+
+def _without_image(product: DedupedProduct, error: ImageError) -> ImagedProduct:
+    added = ImagedProduct.model_fields.keys() - DedupedProduct.model_fields.keys()
+    nothing = dict.fromkeys(added)
+    return ImagedProduct(
+        **product.model_dump(), **nothing | {"quarantine_reason": f"{type(error).__name__}: {error}"}
+    )
+
+
+def _with_image(product: DedupedProduct, image: ImageFacts) -> ImagedProduct:
+    return ImagedProduct(
+        **product.model_dump(),
+        image_sha256=image.sha256,
+        image_size_bytes=image.size_bytes,
+        image_width_px=image.width_px,
+        image_height_px=image.height_px,
+        image_format=image.format,
+        image_phash=image.phash,
+        model_image_size_bytes=image.model_size_bytes,
+        model_image_width_px=image.model_width_px,
+        model_image_height_px=image.model_height_px,
+        image_path=image.path,
+        quarantine_reason=None,
+    )
+
+
+def labeled_products(
+    products: Iterable[ImagedProduct], outcomes: Mapping[str, LabelFacts | LabelError], language: str
+) -> tuple[list[LabeledProduct], Failures]:
+    """Rows with labels and description.
+
+    Args:
+        products: Rows of `product_images` that have an image.
+        outcomes: Label or error by sha256 of the image.
+        language: Language of the description, `vi` or `en`.
+    """
+    rows, failures = [], Failures()
+    for product in products:
+        outcome = outcomes[str(product.image_sha256)]
+        if isinstance(outcome, LabelError):
+            failures[product.id_sanpham] = outcome
+        else:
+            rows.append(_labeled(product, outcome, language))
+    return rows, failures
+
+
+def _labeled(product: ImagedProduct, label: LabelFacts, language: str) -> LabeledProduct:
+    description = describe(
+        label.labels,
+        title=product.title,
+        name_store=product.name_store,
+        platform=product.platform,
+        id_sanpham=product.id_sanpham,
+        language=language,
+    )
+    return LabeledProduct(
+        **product.model_dump(),
+        **label.labels.model_dump(),
+        description=description,
+        label_model=label.model,
+        label_digest=label.digest,
+        prompt_version=label.prompt_version,
+        schema_version=label.schema_version,
+        prompt_tokens=label.prompt_tokens,
+        output_tokens=label.output_tokens,
+        label_seconds=label.seconds,
+        parse_step=label.parse_step,
+        is_from_ledger=label.is_from_ledger,
+    )

@@ -1,0 +1,241 @@
+"""Materializes days through Dagster from outside the UI, and tells what happened (P12).
+
+A day is one run of `products_job` in this process, so the models load once. A failed day does not stop the others. What a
+killed run had finished is kept and not paid for again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from upath import UPath
+
+from labeling_assets import instance as dagster_instance
+from labeling_assets.definitions import build_defs
+from labeling_assets.errors import ConfigurationError
+from labeling_assets.metadata import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED, SECONDS
+from labeling_assets.services.day_tables import EXTENSION, read_table
+from labeling_assets.services.postgres import create_engine
+from labeling_assets.services.quarantine import Quarantine
+from labeling_assets.settings import Settings
+
+JOB_NAME = "products_job"
+WATCH_SECONDS = 0.5
+STAGES = (
+    "raw_products",
+    "deduped_products",
+    "product_images",
+    "qwen_labels",
+    "clip_vectors",
+    "milvus_collection",
+    "data_label",
+)
+
+
+@dataclass
+class DayResult:
+    """What one run did: the metadata of each stage that materialized, and the cause where one failed."""
+
+    day: str
+    run_id: str
+    is_success: bool
+    seconds: float
+    stages: dict[str, dict[str, Any]]
+    failure: str = ""
+
+    def value(self, stage: str, key: str) -> int:
+        """A count from a stage's metadata; 0 for a stage that did not run."""
+        return int(self.stages.get(stage, {}).get(key, 0))
+
+
+@dataclass
+class RunStatistics:
+    """The statistics of P12 over all days of one call."""
+
+    crawled_count: int = 0
+    duplicate_count: int = 0
+    processed_count: int = 0
+    inserted_count: int = 0
+    updated_count: int = 0
+    unchanged_count: int = 0
+    removed_count: int = 0
+    failed_count: int = 0
+    insert_batches: int = 0
+    model_calls: int = 0
+    calls_avoided: int = 0
+    inserted_ids: list[str] = field(default_factory=list)
+    failed_records: list[dict[str, Any]] = field(default_factory=list)
+    total_time_seconds: float = 0.0
+    seconds_by_stage: dict[str, float] = field(default_factory=dict)
+    days: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        """Write as UTF-8 JSON."""
+        path.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def known_days(settings: Settings, first: dt.date, last: dt.date) -> list[str]:
+    """The partitions from `first` to `last`, both included.
+
+    Raises:
+        ConfigurationError: The range is empty, or a day is before the first partition or not yet over.
+    """
+    from labeling_assets.defs.products.partitions import product_days
+
+    known = product_days.get_partition_keys()
+    if first > last:
+        raise ConfigurationError(f"{first} is after {last}.", "Give --start and --end in the order of time.")
+    for day in (first, last):
+        if not known or str(day) < known[0]:
+            raise ConfigurationError(f"{day} is before the first day {settings.first_day}.", "Set LABELING_FIRST_DAY.")
+        if str(day) > known[-1]:
+            raise ConfigurationError(
+                f"{day} is not over in {settings.timezone}; the last whole day is {known[-1]}.",
+                "Choose an earlier --end.",
+            )
+    return [day for day in known if str(first) <= day <= str(last)]
+
+
+def run_days(
+    days: Iterable[str],
+    *,
+    limit: int | None = None,
+    on_stage: Callable[[str, str], None] = lambda _day, _stage: None,
+    on_day: Callable[[DayResult], None] = lambda _: None,
+) -> list[DayResult]:
+    """Materialize each day in a run of its own; the instance must be prepared (`instance.prepare`).
+
+    Args:
+        days: Partition keys.
+        limit: At most so many source rows a day; a limited day removes nothing from the stores.
+        on_stage: Called with day and stage when a stage begins, from another thread.
+        on_day: Called when a day has ended.
+    """
+    job = build_defs().resolve_job_def(JOB_NAME)
+    results = []
+    with dg.DagsterInstance.get() as instance:
+        dagster_instance.end_abandoned_runs(instance)
+        for day in days:
+            run_id = str(uuid.uuid4())
+            with _watched(instance, run_id, lambda stage, day=day: on_stage(day, stage)):
+                result = _run_day(job, instance, run_id, day, limit)
+            results.append(result)
+            on_day(result)
+    return results
+
+
+@contextlib.contextmanager
+def _watched(instance: dg.DagsterInstance, run_id: str, on_stage: Callable[[str], None]) -> Iterator[None]:
+    """Tell of each stage of a run as it begins, until the block ends."""
+    has_ended = threading.Event()
+
+    def watch() -> None:
+        seen: set[str] = set()
+        while not has_ended.wait(WATCH_SECONDS):
+            for step in instance.get_run_step_stats(run_id):
+                if step.step_key not in seen:
+                    seen.add(step.step_key)
+                    on_stage(step.step_key)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        watcher.join()
+
+
+def _run_day(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, run_id: str, day: str, limit: int | None
+) -> DayResult:
+    started = time.monotonic()
+    config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    if limit is not None:
+        config["ops"] = {"raw_products": {"config": {"limit": limit}}}
+    result = job.execute_in_process(
+        partition_key=day,
+        instance=instance,
+        run_id=run_id,
+        run_config=config,
+        tags=dagster_instance.process_tags(),
+        raise_on_error=False,
+    )
+    stages = {
+        event.materialization.asset_key.path[-1]: {
+            key: value.value for key, value in event.materialization.metadata.items()
+        }
+        for event in (each.step_materialization_data for each in result.get_asset_materialization_events())
+    }
+    return DayResult(
+        day=day,
+        run_id=result.run_id,
+        is_success=result.success,
+        seconds=round(time.monotonic() - started, 3),
+        stages=stages,
+        failure="" if result.success else _cause(result),
+    )
+
+
+def _cause(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.get_step_failure_events():
+        data = event.step_failure_data
+        if data.user_failure_data and data.user_failure_data.description:
+            return f"{event.step_key}: {data.user_failure_data.description}"
+        if data.error:
+            return f"{event.step_key}: {(data.error.cause or data.error).message.strip()}"
+    return "The run failed; its page in the UI tells where."
+
+
+def statistics(settings: Settings, results: Sequence[DayResult]) -> RunStatistics:
+    """The statistics of P12 for the days of one call."""
+    total = RunStatistics()
+    for result in results:
+        total.crawled_count += result.value("raw_products", ROWS_IN)
+        total.duplicate_count += result.value("deduped_products", "duplicates")
+        total.processed_count += result.value("clip_vectors", ROWS_OUT)
+        total.inserted_count += result.value("milvus_collection", "rows_new")
+        total.updated_count += result.value("milvus_collection", "rows_updated")
+        total.unchanged_count += result.value("milvus_collection", "rows_unchanged")
+        total.removed_count += result.value("milvus_collection", "rows_removed")
+        total.failed_count += sum(result.value(stage, ROWS_QUARANTINED) for stage in STAGES)
+        total.insert_batches += result.value("milvus_collection", "insert_batches")
+        total.model_calls += result.value("qwen_labels", "model_calls")
+        total.calls_avoided += result.value("qwen_labels", "calls_avoided")
+        total.total_time_seconds = round(total.total_time_seconds + result.seconds, 3)
+        for stage, values in result.stages.items():
+            before = total.seconds_by_stage.get(stage, 0.0)
+            total.seconds_by_stage[stage] = round(before + float(values.get(SECONDS, 0.0)), 3)
+        total.inserted_ids += _inserted_ids(settings, result)
+        total.days.append(
+            {"day": result.day, "run_id": result.run_id, "is_success": result.is_success, "failure": result.failure}
+        )
+    total.failed_records = _failed_records(settings, [result.day for result in results])
+    return total
+
+
+def _inserted_ids(settings: Settings, result: DayResult) -> list[str]:
+    if "milvus_collection" not in result.stages:
+        return []
+    table = read_table(UPath(settings.storage_root) / "milvus_collection" / f"{result.day}{EXTENSION}")
+    return [row["id_sanpham"] for row in table.to_pylist() if row["action"] == "new"]
+
+
+def _failed_records(settings: Settings, days: Sequence[str]) -> list[dict[str, Any]]:
+    assert settings.postgres_url is not None
+    engine = create_engine(settings.postgres_url.get_secret_value())
+    try:
+        quarantine = Quarantine(engine)
+        return [asdict(row) for day in days for row in quarantine.find(day=dt.date.fromisoformat(day))]
+    finally:
+        engine.dispose()

@@ -1,0 +1,229 @@
+"""PostgreSQL: connections, migrations, locks, the source table and `data_label`.
+
+The source table is only read, by a server-side cursor in chunks. Tables of our own are in `tables.py`; the services that own
+one (`ledger.py`, `quarantine.py`, the image store, the vector cache) talk to it through the engine made here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from labeling_assets.errors import ConfigurationError, ServiceUnavailableError
+from labeling_assets.products.queries import crawl_query, rows_without_image_query
+from labeling_assets.services.tables import SCHEMA, data_label
+
+CHUNK_ROWS = 1000
+CONNECT_TIMEOUT_SECONDS = 10
+
+
+def create_engine(url: str) -> sa.Engine:
+    """An engine for a PostgreSQL URL of any spelling; the driver is always psycopg2.
+
+    SQLAlchemy 2.1 would take psycopg 3 for a bare `postgresql://`, which Dagster's storage cannot use.
+
+    Raises:
+        ConfigurationError: The URL cannot be read; the message does not repeat it, since it may hold a password.
+    """
+    return sa.create_engine(
+        normalised_url(url),
+        pool_pre_ping=True,
+        pool_size=8,
+        max_overflow=32,
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "labeling-assets"},
+    )
+
+
+def normalised_url(url: str) -> sa.URL:
+    """The URL with driver psycopg2.
+
+    Raises:
+        ConfigurationError: It is no PostgreSQL URL.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        parsed = None
+    if parsed is None or parsed.drivername.split("+")[0] not in {"postgres", "postgresql"}:
+        raise ConfigurationError(
+            "A PostgreSQL URL cannot be read.", "It must look like postgresql://user:password@host:5432/database."
+        )
+    return parsed.set(drivername="postgresql+psycopg2")
+
+
+@contextlib.contextmanager
+def database_errors(what: str) -> Iterator[None]:
+    """Turn SQLAlchemy errors into ours, without the connection string.
+
+    Raises:
+        ServiceUnavailableError: The server does not answer or ended the connection.
+        ConfigurationError: A table, column or permission is missing, or the login is refused.
+    """
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+        if "authentication failed" in reason or (reason.startswith("FATAL") and "does not exist" in reason):
+            raise ConfigurationError(f"{what}: {reason}.", "Check LABELING_POSTGRES_URL.") from error
+        if isinstance(error, sa.exc.ProgrammingError):
+            raise ConfigurationError(f"{what}: {reason}.", "Run `labeling doctor`.") from error
+        if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated:
+            raise ServiceUnavailableError(
+                f"{what}: {reason}.", "Is the server of LABELING_POSTGRES_URL up? `labeling doctor` tells."
+            ) from error
+        raise
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Bring schema `labeling` to the newest version. Safe to call at once from several processes.
+
+    Raises:
+        ConfigurationError: The schema is of a newer release, or the user may not create it.
+        ServiceUnavailableError: The server does not answer.
+    """
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations").replace("%", "%%"))
+    with database_errors("The tables cannot be set up"), engine.begin() as connection:
+        connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('labeling.migrate'))"))
+        connection.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise ConfigurationError(
+                f"The tables cannot be set up: {error}.", "Was the database used by a newer release?"
+            ) from error
+
+
+@contextlib.contextmanager
+def advisory_lock(engine: sa.Engine, name: str) -> Iterator[None]:
+    """Hold a lock that all processes of this database see; it goes with the connection, also on kill -9."""
+    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+    with database_errors(f"Lock {name!r} cannot be taken"), engine.connect() as connection:
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(sa.text("select pg_advisory_lock(:key)"), {"key": key})
+        try:
+            yield
+        finally:
+            connection.execute(sa.text("select pg_advisory_unlock(:key)"), {"key": key})
+
+
+@dataclass(frozen=True)
+class DataLabelCounts:
+    """What `sync_data_label` did: rows written, rows left as they were, rows removed, rows held by a newer day."""
+
+    written: int
+    unchanged: int
+    removed: int
+
+
+class ProductDatabase:
+    """The source table and `data_label` of one database.
+
+    Args:
+        engine: From `create_engine`.
+        source_table: `schema.table` of the source.
+        zone: Business time zone; a source column without time zone is read in it.
+    """
+
+    def __init__(self, engine: sa.Engine, source_table: str, zone: ZoneInfo) -> None:
+        self.engine = engine
+        self._source_table = source_table
+        self._zone = zone
+
+    def crawl_day(self, day: dt.date, limit: int | None = None) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Rows of one half-open business day that have an image, newest first, in chunks.
+
+        Raises:
+            ConfigurationError: The source table or a column is missing.
+            ServiceUnavailableError: The server does not answer or went away.
+        """
+        query = crawl_query(self._source_table, limit)
+        with database_errors(f"{self._source_table} cannot be read"), self._connect() as connection:
+            result = connection.execution_options(yield_per=CHUNK_ROWS).execute(sa.text(query), self._bounds(day))
+            for chunk in result.mappings().partitions(CHUNK_ROWS):
+                yield chunk
+
+    def rows_without_image(self, day: dt.date) -> int:
+        """Rows of the day that the crawl leaves out because they have no image."""
+        query = sa.text(rows_without_image_query(self._source_table))
+        with database_errors(f"{self._source_table} cannot be read"), self._connect() as connection:
+            return int(connection.execute(query, self._bounds(day)).scalar_one())
+
+    def _bounds(self, day: dt.date) -> dict[str, dt.datetime]:
+        start = dt.datetime.combine(day, dt.time(), self._zone)
+        end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), self._zone)
+        return {"start": start, "end": end}
+
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[sa.Connection]:
+        with self.engine.connect() as connection, connection.begin():
+            connection.execute(sa.text("select set_config('TimeZone', :zone, true)"), {"zone": self._zone.key})
+            connection.execute(sa.text("set transaction read only"))
+            yield connection
+
+    def sync_data_label(
+        self, day: dt.date, rows: Sequence[Mapping[str, Any]], restored: Iterable[Mapping[str, Any]] = ()
+    ) -> DataLabelCounts:
+        """Make the day's rows of `ai_craw.data_label` equal `rows`, in one transaction.
+
+        A product that a newer day holds is left to it. Rows of the day that are no longer among `rows` are removed, or
+        replaced by `restored` (the same product as an older day has it).
+
+        Args:
+            day: The business day.
+            rows: Mappings with `id_sanpham, description, date_created, platform, name_store`.
+            restored: Rows of other days for products that left this day.
+        """
+        with database_errors("ai_craw.data_label cannot be written"), self.engine.begin() as connection:
+            connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('ai_craw.data_label'))"))
+            ensure_data_label(connection)
+            ids = [row["id_sanpham"] for row in rows]
+            gone = sa.delete(data_label).where(
+                data_label.c.date_created == day, data_label.c.id_sanpham != sa.all_(sa.literal(ids, sa.ARRAY(sa.Text)))
+            )
+            removed = connection.execute(gone).rowcount
+            written = 0
+            everything = [*rows, *restored]
+            for start in range(0, len(everything), CHUNK_ROWS):
+                statement = insert(data_label).values(list(everything[start : start + CHUNK_ROWS]))
+                new, old = statement.excluded, data_label.c
+                names = ("description", "date_created", "platform", "name_store")
+                statement = statement.on_conflict_do_update(
+                    index_elements=[old.id_sanpham],
+                    set_={**{name: new[name] for name in names}, "updated_at": sa.func.now()},
+                    where=sa.and_(
+                        old.date_created <= new.date_created,
+                        sa.or_(*(old[name].is_distinct_from(new[name]) for name in names)),
+                    ),
+                )
+                written += connection.execute(statement).rowcount
+        return DataLabelCounts(written=written, unchanged=len(everything) - written, removed=removed)
+
+    def data_label_ids_leaving(self, day: dt.date, ids: Sequence[str]) -> list[str]:
+        """Products that `data_label` holds for the day and that are not among `ids`."""
+        query = sa.select(data_label.c.id_sanpham).where(data_label.c.date_created == day)
+        with database_errors("ai_craw.data_label cannot be read"), self.engine.begin() as connection:
+            ensure_data_label(connection)
+            held = connection.execute(query).scalars().all()
+        return sorted(set(held) - set(ids))
+
+
+def ensure_data_label(connection: sa.Connection) -> None:
+    """Create `ai_craw.data_label` where it does not exist."""
+    if not sa.inspect(connection).has_table(data_label.name, schema=data_label.schema):
+        connection.execute(sa.schema.CreateSchema(str(data_label.schema), if_not_exists=True))
+        connection.execute(sa.schema.CreateTable(data_label, if_not_exists=True))
