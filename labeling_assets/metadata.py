@@ -17,12 +17,41 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from labeling_assets.products.records import arrow_schema
+from labeling_assets.services.milvus import CollectionState, SyncResult
 
 ROWS_IN = "rows_in"
 ROWS_OUT = "rows_out"
 ROWS_QUARANTINED = "rows_quarantined"
 SECONDS = "seconds"
 ROWS_PER_SECOND = "rows_per_second"
+STATUSES = ("new", "changed", "unchanged")
+RAW_DERIVED = {
+    "id_sanpham": ["product_id", "image", "link", "title", "store"],
+    "date": ["published_at"],
+    "platform": ["gp_code"],
+    "name_store": ["store"],
+    "link_redirect": ["link"],
+    "like": ["impression", "product_id"],
+    "comment": ["impression", "product_id"],
+    "share": ["impression", "product_id"],
+}
+VECTOR_COLUMNS = {
+    "image_vector": ("fixed_size_list<float>", "Vector of the image, length one."),
+    "description_vector": ("fixed_size_list<float>", "Vector of the description, length one."),
+}
+SYNC_COLUMNS = {
+    "id_sanpham": ("string", "Key of the product."),
+    "action": ("string", "new, updated, removed, or restored from another day."),
+}
+DATA_LABEL_COLUMNS = {
+    "id_sanpham": ("text", "Key of the product."),
+    "description": ("text", "Markdown description."),
+    "date_created": ("date", "Business day of the product."),
+    "platform": ("text", "Platform."),
+    "name_store": ("text", "Store."),
+    "created_at": ("timestamptz", "When the row was first written."),
+    "updated_at": ("timestamptz", "When the row last changed."),
+}
 PREVIEW_ROWS = 5
 THUMBNAIL_EDGE_PX = 72
 CHART_BARS = 12
@@ -103,34 +132,79 @@ def table_schema(model: type[BaseModel], extra: Mapping[str, tuple[str, str]] | 
         )
         for field in arrow_schema(model)
     ]
-    columns += [dg.TableColumn(name, kind, description) for name, (kind, description) in (extra or {}).items()]
-    return dg.TableSchema(columns=columns)
+    return dg.TableSchema(columns=[*columns, *_plain_columns(extra or {})])
+
+
+def plain_schema(columns: Mapping[str, tuple[str, str]]) -> dg.TableSchema:
+    """Column schema from name → (type, description)."""
+    return dg.TableSchema(columns=_plain_columns(columns))
+
+
+def _plain_columns(columns: Mapping[str, tuple[str, str]]) -> list[dg.TableColumn]:
+    return [dg.TableColumn(name, kind, description) for name, (kind, description) in columns.items()]
 
 
 def column_lineage(
-    model: type[BaseModel],
-    upstream: dg.AssetKey,
-    upstream_columns: Iterable[str],
-    derived: Mapping[str, Sequence[str]],
+    columns: Iterable[str], upstream: str, upstream_columns: Iterable[str], derived: Mapping[str, Sequence[str]]
 ) -> dg.TableColumnLineage:
     """Column lineage of a stage: columns that it passes on, and those that it derives.
 
     Args:
-        model: Record class of the stage.
-        upstream: The stage before.
+        columns: Columns of the stage.
+        upstream: Name of the stage before.
         upstream_columns: Its columns.
         derived: New column → columns of the stage before from which it is made.
     """
-    known = set(upstream_columns)
-    sources = {name: [name] for name in model.model_fields if name in known} | {
-        name: list(columns) for name, columns in derived.items()
-    }
+    known, key = set(upstream_columns), dg.AssetKey(upstream)
+    sources: dict[str, Sequence[str]] = {name: [name] for name in columns if name in known} | dict(derived)
     return dg.TableColumnLineage(
         {
-            name: [dg.TableColumnDep(asset_key=upstream, column_name=column) for column in columns]
-            for name, columns in sources.items()
+            name: [dg.TableColumnDep(asset_key=key, column_name=column) for column in needed]
+            for name, needed in sources.items()
         }
     )
+
+
+def sync_table(sync: SyncResult) -> pa.Table:
+    """One row per product that a sync of Milvus wrote or removed, and what was done."""
+    rows = [{"id_sanpham": id_sanpham, "action": action} for action, ids in _actions(sync) for id_sanpham in ids]
+    return pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in SYNC_COLUMNS]))
+
+
+def sync_metadata(sync: SyncResult) -> dict[str, Any]:
+    """What a sync of Milvus did."""
+    return {
+        "rows_new": sync.new,
+        "rows_updated": sync.updated,
+        "rows_unchanged": sync.unchanged,
+        "rows_removed": sync.removed,
+        "rows_restored": sync.restored,
+        "rows_held_by_newer_day": sync.held_by_newer_day,
+        "insert_batches": sync.insert_batches,
+        "sync_seconds": round(sync.seconds, 3),
+    }
+
+
+def _actions(sync: SyncResult) -> tuple[tuple[str, Sequence[str]], ...]:
+    return (
+        ("new", sync.inserted_ids),
+        ("updated", sync.updated_ids),
+        ("restored", sync.restored_ids),
+        ("removed", sync.removed_ids),
+    )
+
+
+def collection_metadata(state: CollectionState) -> dict[str, Any]:
+    """The state of the Milvus collection."""
+    return {
+        "collection_rows": state.rows,
+        "collection_load_state": state.load_state,
+        "collection_indexes": dg.MetadataValue.json(state.indexes),
+        "collection_alias": state.alias,
+        "collection_name": state.physical_name,
+        "collection_embedder": state.embedder,
+        "collection_schema_version": state.schema_version,
+    }
 
 
 def _picture(content: bytes, kind: str) -> str:

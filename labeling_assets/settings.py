@@ -1,8 +1,8 @@
 """Every environment variable of the platform: its name, default and meaning.
 
 Read once with `Settings.load()`. A wrong value raises `ConfigurationError` with one line that names the variable. Unset
-service addresses mean the embedded stack under `LABELING_HOME`, whose addresses `embedded.stack` fills in. Each field is
-listed in `.env.example`; a test compares the two. Nothing else in the package reads the environment.
+service addresses mean the embedded stack under `LABELING_HOME`, whose addresses `embedded.stack` fills in. Each field
+is listed in `.env.example`; a test compares the two. Nothing else in the package reads the environment.
 """
 
 from __future__ import annotations
@@ -142,6 +142,11 @@ class Settings(BaseSettings):
     def storage_root(self) -> str:
         """Root of Parquet files and images, as a path or URL."""
         return self.storage or str(self.home / "storage")
+
+    @property
+    def vision_hosts(self) -> tuple[str, ...]:
+        """Endpoints of the vision backend in use."""
+        return {"ollama": self.ollama_hosts, "openai": self.openai_base_url}.get(self.vision_backend, ())
 
     @property
     def zone(self) -> ZoneInfo:

@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
 
 from labeling_assets.embedded.milvus import MilvusServer
 from labeling_assets.embedded.postgres import PostgresServer
 from labeling_assets.services.postgres import create_engine, migrate
 from labeling_assets.services.tables import metadata
+
+# No test asserts a time: a busy machine is not a bug. Examples are the same on every run.
+settings.register_profile("labeling", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("labeling")
 
 
 @pytest.fixture(autouse=True)

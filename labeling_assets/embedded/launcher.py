@@ -1,8 +1,8 @@
 """A small program that turns itself into a server process: `python -I -S launcher.py SPECIFICATION`.
 
-The specification is the JSON of `Specification`. A program of its own, and not a `preexec_fn`, because the caller may run
-threads (gRPC), where Python code between fork and exec can dead-lock. Only the standard library is imported, so that it
-starts in some twenty milliseconds. What belongs here: what must happen between fork and exec.
+The specification is the JSON of `Specification`. A program of its own, and not a `preexec_fn`, because the caller may
+run threads (gRPC), where Python code between fork and exec can dead-lock. Only the standard library is imported, so
+that it starts in some twenty milliseconds. What belongs here: what must happen between fork and exec.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def start_time(pid: int) -> str | None:
 def become(specification: Specification) -> None:
     """Replace this process by the server. Does not return.
 
-    The order matters: a change of user clears the death signal, so the signal is armed after it; the parent may have died
-    before it was armed, so the parent is looked at after that.
+    The order matters: a change of user clears the death signal, so the signal is armed after it; the parent may have
+    died before it was armed, so the parent is looked at after that.
     """
     if specification["is_detached"] and os.fork() > 0:
         os._exit(0)
@@ -88,7 +88,7 @@ def become(specification: Specification) -> None:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
         if os.getppid() != specification["parent_pid"]:
             os._exit(1)
-    os.execv(specification["command"][0], specification["command"])
+    os.execv(specification["command"][0], specification["command"])  # noqa: S606 - a shell is what we avoid
 
 
 def write_record(record_fd: int, record: dict[str, object]) -> None:

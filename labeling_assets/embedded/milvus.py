@@ -1,8 +1,8 @@
 """A Milvus Lite server, `milvus-lite server`, as a child process on 127.0.0.1.
 
-Two processes cannot open one Milvus Lite folder, so a server owns it and everybody else connects. Acknowledged rows are in
-its log and survive a kill; SIGINT closes in good order, while SIGTERM ends it without closing. What belongs here: the
-process; the vector store is in `services/milvus.py`.
+Two processes cannot open one Milvus Lite folder, so a server owns it and everybody else connects. Acknowledged rows are
+in its log and survive a kill; SIGINT closes in good order, while SIGTERM ends it without closing. What belongs here:
+the process; the vector store is in `services/milvus.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import socket
 import sys
 from typing import ClassVar
 
-from labeling_assets.embedded.process import LOOPBACK, ServerProcess
+from labeling_assets.embedded.ports import LOOPBACK
+from labeling_assets.embedded.process import ServerProcess
 from labeling_assets.errors import ConfigurationError
 
 PROBE_SECONDS = 3.0
@@ -37,22 +38,11 @@ class MilvusServer(ServerProcess):
                 "Milvus Lite is not installed.",
                 "Install it with `pip install 'labeling-assets[embedded]'`, or set LABELING_MILVUS_URI to a server.",
             )
-        data = str(self.folder / "data")
-        return [
-            sys.executable,
-            "-m",
-            "milvus_lite",
-            "server",
-            "--data-dir",
-            data,
-            "--host",
-            LOOPBACK,
-            "--port",
-            str(self.port),
-        ]
+        options = ["--data-dir", str(self.folder / "data"), "--host", LOOPBACK, "--port", str(self.port)]
+        return [sys.executable, "-m", "milvus_lite", "server", *options]
 
     def environment(self) -> dict[str, str]:
-        """The caller's, without a default connection that pymilvus would take at import."""
+        """The caller's, without the default connection that pymilvus takes from it at import."""
         return {name: value for name, value in super().environment().items() if not name.startswith("MILVUS_URI")}
 
     def is_answering(self) -> bool:
@@ -61,9 +51,9 @@ class MilvusServer(ServerProcess):
 
 
 def answers_milvus(host: str, port: int, timeout_seconds: float = PROBE_SECONDS) -> bool:
-    """Whether a Milvus server answers `GetVersion`; any answer of the protocol counts, also `permission denied`.
+    """Whether a Milvus server without TLS answers `GetVersion`; a refusal, such as a missing token, is an answer too.
 
-    Asked through gRPC itself: importing pymilvus takes a second. The message without fields is empty.
+    Asked through gRPC itself, since importing pymilvus takes a second. The request has no fields: its message is empty.
     """
     import grpc
 

@@ -6,13 +6,16 @@ stage and the rows that fail there, by product. No row is lost: every row is in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
-from labeling_assets.errors import ImageError, LabelError, RowError
+import pyarrow as pa
+
+from labeling_assets.errors import ImageError, InvalidRowError, RowError, VectorError
 from labeling_assets.products.description import describe
 from labeling_assets.products.labels import ProductLabels
-from labeling_assets.products.records import DedupedProduct, ImagedProduct, LabeledProduct
+from labeling_assets.products.records import DedupedProduct, EmbeddedProduct, ImagedProduct, LabeledProduct
+from labeling_assets.products.vectors import record_hash
 
 Failures = dict[str, RowError]
 
@@ -113,7 +116,7 @@ def _with_image(product: DedupedProduct, image: ImageFacts) -> ImagedProduct:
 
 
 def labeled_products(
-    products: Iterable[ImagedProduct], outcomes: Mapping[str, LabelFacts | LabelError], language: str
+    products: Iterable[ImagedProduct], outcomes: Mapping[str, LabelFacts | RowError], language: str
 ) -> tuple[list[LabeledProduct], Failures]:
     """Rows with labels and description.
 
@@ -125,7 +128,7 @@ def labeled_products(
     rows, failures = [], Failures()
     for product in products:
         outcome = outcomes[str(product.image_sha256)]
-        if isinstance(outcome, LabelError):
+        if isinstance(outcome, RowError):
             failures[product.id_sanpham] = outcome
         else:
             rows.append(_labeled(product, outcome, language))
@@ -155,3 +158,38 @@ def _labeled(product: ImagedProduct, label: LabelFacts, language: str) -> Labele
         parse_step=label.parse_step,
         is_from_ledger=label.is_from_ledger,
     )
+
+
+def embedded_products(
+    products: Sequence[LabeledProduct], vector_errors: Mapping[int, VectorError], embedder: str
+) -> tuple[list[EmbeddedProduct], list[int], Failures]:
+    """Rows ready for Milvus.
+
+    Args:
+        products: Rows of `qwen_labels`.
+        vector_errors: Error by position in `products`, for images without a usable vector.
+        embedder: `EmbedderIdentity.key` of the vectors.
+
+    Returns:
+        The rows, the position of each in `products` (its vectors' row), and the rows that fail.
+    """
+    rows, positions, failures = [], [], Failures()
+    for position, product in enumerate(products):
+        try:
+            if position in vector_errors:
+                raise vector_errors[position]
+            digest = record_hash(product, embedder, has_image_vector=True)
+        except (VectorError, InvalidRowError) as error:
+            failures[product.id_sanpham] = error
+            continue
+        added = {"embedder": embedder, "has_image_vector": True, "record_hash": digest}
+        rows.append(EmbeddedProduct(**product.model_dump(), **added))
+        positions.append(position)
+    return rows, positions, failures
+
+
+def data_label_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows of `qwen_labels` as rows of `ai_craw.data_label`."""
+    columns = ("id_sanpham", "description", "date", "platform", "name_store")
+    rows = table.select(columns).to_pylist()
+    return [{("date_created" if name == "date" else name): row[name] for name in columns} for row in rows]

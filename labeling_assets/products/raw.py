@@ -9,24 +9,33 @@ import datetime as dt
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from labeling_assets.errors import InvalidRowError
 from labeling_assets.products.queries import SOURCE_COLUMNS
 from labeling_assets.products.records import RawProduct
-from labeling_assets.products.vectors import (
-    MAX_ID_BYTES,
-    MAX_TEXT_BYTES,
-    MAX_TITLE_BYTES,
-)
+from labeling_assets.products.vectors import MAX_ID_BYTES, MAX_TEXT_BYTES, MAX_TITLE_BYTES
 
 # Shares of impressions, lowest and highest (P3).
 LIKE_SHARE = (0.01, 0.06)
 COMMENT_SHARE = (0.001, 0.011)
 SHARE_SHARE = (0.0005, 0.0055)
-MAX_INT64 = 2**63 - 1
+
+
+def raw_products(
+    rows: Iterable[Mapping[str, Any]], zone: ZoneInfo
+) -> tuple[list[RawProduct], dict[str, InvalidRowError]]:
+    """The records of source rows, and the rows that cannot be stored, by product."""
+    records: list[RawProduct] = []
+    failures: dict[str, InvalidRowError] = {}
+    for row in rows:
+        try:
+            records.append(raw_product(row, zone))
+        except InvalidRowError as error:
+            failures[_failure_key(row, failures)] = error
+    return records, failures
 
 
 def raw_product(row: Mapping[str, Any], zone: ZoneInfo) -> RawProduct:
@@ -101,9 +110,12 @@ def check_row(row: Mapping[str, Any]) -> None:
         raise InvalidRowError(f"spend is {spend}, which is no number.", "Correct it in the source.")
 
 
-def business_day(published_at: dt.datetime, zone: ZoneInfo) -> dt.date:
-    """The business day of a moment."""
-    return published_at.astimezone(zone).date()
+def _failure_key(row: Mapping[str, Any], taken: Collection[str]) -> str:
+    """The product's key, cut where it is over the limit of a key, and told apart from other failing rows of the product."""
+    key = product_key(row)
+    if len(key.encode()) > MAX_ID_BYTES:
+        key = f"{key[:40]}… sha256 {_sha256({'id': key})[:16]}"
+    return key if key not in taken else f"{key} row {_sha256({name: row[name] for name in SOURCE_COLUMNS})[:16]}"
 
 
 def _text(value: str | None) -> str:

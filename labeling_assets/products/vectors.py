@@ -12,7 +12,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,8 @@ from labeling_assets.products.records import LABEL_FIELDS, LABEL_LISTS, Embedded
 
 FloatArray = npt.NDArray[np.float32]
 
-IMAGE_VECTOR = "image_vector"
-DESCRIPTION_VECTOR = "description_vector"
+IMAGE_VECTOR: Final = "image_vector"
+DESCRIPTION_VECTOR: Final = "description_vector"
 
 MAX_ID_BYTES = 512
 MAX_TITLE_BYTES = 8_192

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE = 500
 
 # A restart of PostgreSQL takes seconds; every statement here may be repeated, also when its answer was lost.
-_waits_out_outages = retry(
+waits_out_outages = retry(
     retry=retry_if_exception_type(ServiceUnavailableError),
     stop=stop_after_attempt(6),
     wait=wait_exponential_jitter(initial=0.5, max=5),
@@ -94,7 +94,7 @@ class LabelLedger:
     """
 
     def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+        self.engine = engine
 
     def get_many(self, shas: Collection[str], key: LabelKey) -> dict[str, LedgerEntry]:
         """The entries of the images that have one, by sha256, read in batches."""
@@ -103,13 +103,13 @@ class LabelLedger:
             entries |= self._get_batch(batch, key)
         return entries
 
-    @_waits_out_outages
+    @waits_out_outages
     def _get_batch(self, shas: Sequence[str], key: LabelKey) -> dict[str, LedgerEntry]:
         query = sa.select(label_ledger).where(_is_one_of(shas), *_has_key(key))
-        with database_errors("The label ledger cannot be read"), self._engine.connect() as connection:
+        with database_errors("The label ledger cannot be read"), self.engine.connect() as connection:
             return {row["image_sha256"]: _entry(row) for row in connection.execute(query).mappings()}
 
-    @_waits_out_outages
+    @waits_out_outages
     def put(self, sha: str, key: LabelKey, entry: LedgerEntry) -> LedgerEntry:
         """Keep an entry in a transaction of its own, and return the one that stands.
 
@@ -125,7 +125,7 @@ class LabelLedger:
             .on_conflict_do_update(constraint=label_ledger.primary_key, set_={"model": label_ledger.c.model})
             .returning(label_ledger)
         )
-        with database_errors("The label ledger cannot be written"), self._engine.begin() as connection:
+        with database_errors("The label ledger cannot be written"), self.engine.begin() as connection:
             return _entry(connection.execute(statement).mappings().one())
 
     def forget(self, shas: Collection[str], key: LabelKey | None = None) -> int:
@@ -140,10 +140,10 @@ class LabelLedger:
         """
         return sum(self._forget_batch(batch, key) for batch in _batches(shas))
 
-    @_waits_out_outages
+    @waits_out_outages
     def _forget_batch(self, shas: Sequence[str], key: LabelKey | None) -> int:
         conditions = [_is_one_of(shas), label_ledger.c.error_class.is_not(None), *(_has_key(key) if key else ())]
-        with database_errors("The label ledger cannot be written"), self._engine.begin() as connection:
+        with database_errors("The label ledger cannot be written"), self.engine.begin() as connection:
             return connection.execute(sa.delete(label_ledger).where(*conditions)).rowcount
 
 

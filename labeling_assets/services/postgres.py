@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ def advisory_lock(engine: sa.Engine, name: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class DataLabelCounts:
-    """What `sync_data_label` did: rows written, rows left as they were, rows removed, rows held by a newer day."""
+    """What `sync_data_label` did: rows written, left as they were (or to a newer day), and removed."""
 
     written: int
     unchanged: int
@@ -141,8 +141,8 @@ class ProductDatabase:
 
     def __init__(self, engine: sa.Engine, source_table: str, zone: ZoneInfo) -> None:
         self.engine = engine
+        self.zone = zone
         self._source_table = source_table
-        self._zone = zone
 
     def crawl_day(self, day: dt.date, limit: int | None = None) -> Iterator[Sequence[Mapping[str, Any]]]:
         """Rows of one half-open business day that have an image, newest first, in chunks.
@@ -164,65 +164,81 @@ class ProductDatabase:
             return int(connection.execute(query, self._bounds(day)).scalar_one())
 
     def _bounds(self, day: dt.date) -> dict[str, dt.datetime]:
-        start = dt.datetime.combine(day, dt.time(), self._zone)
-        end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), self._zone)
+        start = dt.datetime.combine(day, dt.time(), self.zone)
+        end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), self.zone)
         return {"start": start, "end": end}
 
     @contextlib.contextmanager
     def _connect(self) -> Iterator[sa.Connection]:
         with self.engine.connect() as connection, connection.begin():
-            connection.execute(sa.text("select set_config('TimeZone', :zone, true)"), {"zone": self._zone.key})
+            connection.execute(sa.text("select set_config('TimeZone', :zone, true)"), {"zone": self.zone.key})
             connection.execute(sa.text("set transaction read only"))
             yield connection
 
     def sync_data_label(
-        self, day: dt.date, rows: Sequence[Mapping[str, Any]], restored: Iterable[Mapping[str, Any]] = ()
+        self,
+        day: dt.date,
+        rows: Sequence[Mapping[str, Any]],
+        restored: Sequence[Mapping[str, Any]] = (),
+        leaving: Sequence[str] = (),
     ) -> DataLabelCounts:
-        """Make the day's rows of `ai_craw.data_label` equal `rows`, in one transaction.
+        """Write the day's rows of `ai_craw.data_label` and remove those that left the day, in one transaction.
 
-        A product that a newer day holds is left to it. Rows of the day that are no longer among `rows` are removed, or
-        replaced by `restored` (the same product as an older day has it).
+        A product that a newer day holds is left to it.
 
         Args:
             day: The business day.
             rows: Mappings with `id_sanpham, description, date_created, platform, name_store`.
             restored: Rows of other days for products that left this day.
+            leaving: Products to remove, see `data_label_ids_leaving`.
         """
+        written = removed = 0
+        everything = [*rows, *restored]
         with database_errors("ai_craw.data_label cannot be written"), self.engine.begin() as connection:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('ai_craw.data_label'))"))
-            ensure_data_label(connection)
-            ids = [row["id_sanpham"] for row in rows]
-            gone = sa.delete(data_label).where(
-                data_label.c.date_created == day, data_label.c.id_sanpham != sa.all_(sa.literal(ids, sa.ARRAY(sa.Text)))
-            )
-            removed = connection.execute(gone).rowcount
-            written = 0
-            everything = [*rows, *restored]
+            _ensure_data_label(connection)
+            if leaving:
+                gone = sa.delete(data_label).where(data_label.c.date_created == day, _is_any(leaving))
+                removed = connection.execute(gone).rowcount
             for start in range(0, len(everything), CHUNK_ROWS):
-                statement = insert(data_label).values(list(everything[start : start + CHUNK_ROWS]))
-                new, old = statement.excluded, data_label.c
-                names = ("description", "date_created", "platform", "name_store")
-                statement = statement.on_conflict_do_update(
-                    index_elements=[old.id_sanpham],
-                    set_={**{name: new[name] for name in names}, "updated_at": sa.func.now()},
-                    where=sa.and_(
-                        old.date_created <= new.date_created,
-                        sa.or_(*(old[name].is_distinct_from(new[name]) for name in names)),
-                    ),
-                )
-                written += connection.execute(statement).rowcount
+                written += connection.execute(_upsert_labels(everything[start : start + CHUNK_ROWS])).rowcount
         return DataLabelCounts(written=written, unchanged=len(everything) - written, removed=removed)
 
     def data_label_ids_leaving(self, day: dt.date, ids: Sequence[str]) -> list[str]:
         """Products that `data_label` holds for the day and that are not among `ids`."""
-        query = sa.select(data_label.c.id_sanpham).where(data_label.c.date_created == day)
+        held = self._data_label_ids(data_label.c.date_created == day)
+        return sorted(held - set(ids))
+
+    def data_label_ids(self, ids: Sequence[str]) -> set[str]:
+        """Those of the products that `data_label` holds, for whatever day."""
+        return self._data_label_ids(_is_any(ids))
+
+    def _data_label_ids(self, condition: sa.ColumnElement[bool]) -> set[str]:
+        query = sa.select(data_label.c.id_sanpham).where(condition)
         with database_errors("ai_craw.data_label cannot be read"), self.engine.begin() as connection:
-            ensure_data_label(connection)
-            held = connection.execute(query).scalars().all()
-        return sorted(set(held) - set(ids))
+            _ensure_data_label(connection)
+            return set(connection.execute(query).scalars())
 
 
-def ensure_data_label(connection: sa.Connection) -> None:
+def _is_any(ids: Sequence[str]) -> sa.ColumnElement[bool]:
+    return data_label.c.id_sanpham == sa.any_(sa.literal(list(ids), sa.ARRAY(sa.Text)))
+
+
+def _upsert_labels(rows: Sequence[Mapping[str, Any]]) -> sa.Insert:
+    """Insert rows, or update those that differ and are not held by a newer day."""
+    statement = insert(data_label).values([dict(row) for row in rows])
+    new, old = statement.excluded, data_label.c
+    names = ("description", "date_created", "platform", "name_store")
+    return statement.on_conflict_do_update(
+        index_elements=[old.id_sanpham],
+        set_={**{name: new[name] for name in names}, "updated_at": sa.func.now()},
+        where=sa.and_(
+            old.date_created <= new.date_created, sa.or_(*(old[name].is_distinct_from(new[name]) for name in names))
+        ),
+    )
+
+
+def _ensure_data_label(connection: sa.Connection) -> None:
     """Create `ai_craw.data_label` where it does not exist."""
     if not sa.inspect(connection).has_table(data_label.name, schema=data_label.schema):
         connection.execute(sa.schema.CreateSchema(str(data_label.schema), if_not_exists=True))

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from labeling_assets.errors import ConfigurationError, ServiceUnavailableError
 from labeling_assets.products.queries import SOURCE_COLUMNS
 from labeling_assets.services.postgres import (
+    DataLabelCounts,
     ProductDatabase,
     advisory_lock,
     create_engine,
@@ -175,34 +176,37 @@ def data_label_rows(engine: sa.Engine) -> dict[str, tuple[str, dt.date]]:
         return {each[0]: (each[1], each[2]) for each in rows}
 
 
-def test_data_label_equals_the_day(engine: sa.Engine) -> None:
+def sync(engine: sa.Engine, day: dt.date, rows: list[dict[str, Any]], restored: Any = ()) -> DataLabelCounts:
     products = database(engine)
-    first = products.sync_data_label(DAY, [label("a"), label("b")])
-    assert (first.written, first.unchanged, first.removed) == (2, 0, 0)
-    again = products.sync_data_label(DAY, [label("a"), label("b")])
-    assert (again.written, again.unchanged, again.removed) == (0, 2, 0)
-    changed = products.sync_data_label(DAY, [label("a", description="new")])
-    assert (changed.written, changed.unchanged, changed.removed) == (1, 0, 1)
+    leaving = products.data_label_ids_leaving(day, [each["id_sanpham"] for each in rows])
+    return products.sync_data_label(day, rows, restored, leaving)
+
+
+def test_data_label_equals_the_day(engine: sa.Engine) -> None:
+    assert sync(engine, DAY, [label("a"), label("b")]) == DataLabelCounts(written=2, unchanged=0, removed=0)
+    assert sync(engine, DAY, [label("a"), label("b")]) == DataLabelCounts(written=0, unchanged=2, removed=0)
+    changed = sync(engine, DAY, [label("a", description="new")])
+    assert changed == DataLabelCounts(written=1, unchanged=0, removed=1)
     assert data_label_rows(engine) == {"a": ("new", DAY)}
 
 
 def test_an_older_day_leaves_a_product_to_the_newer_one(engine: sa.Engine) -> None:
-    products, older = database(engine), DAY - dt.timedelta(days=1)
-    products.sync_data_label(DAY, [label("a", description="newer")])
-    products.sync_data_label(older, [label("a", older, "older")])
+    older = DAY - dt.timedelta(days=1)
+    sync(engine, DAY, [label("a", description="newer")])
+    sync(engine, older, [label("a", older, "older")])
     assert data_label_rows(engine) == {"a": ("newer", DAY)}
 
 
 def test_a_product_that_left_a_day_returns_to_the_older_day_that_has_it(engine: sa.Engine) -> None:
-    products, older = database(engine), DAY - dt.timedelta(days=1)
-    products.sync_data_label(DAY, [label("a"), label("b")])
-    assert products.data_label_ids_leaving(DAY, ["b"]) == ["a"]
-    products.sync_data_label(DAY, [label("b")], restored=[label("a", older)])
+    older = DAY - dt.timedelta(days=1)
+    sync(engine, DAY, [label("a"), label("b")])
+    assert database(engine).data_label_ids_leaving(DAY, ["b"]) == ["a"]
+    sync(engine, DAY, [label("b")], restored=[label("a", older)])
     assert data_label_rows(engine) == {"a": ("text", older), "b": ("text", DAY)}
+    assert database(engine).data_label_ids(["a", "c"]) == {"a"}
 
 
 def test_an_empty_day_removes_all_its_rows(engine: sa.Engine) -> None:
-    products = database(engine)
-    products.sync_data_label(DAY, [label("a")])
-    assert products.sync_data_label(DAY, []).removed == 1
+    sync(engine, DAY, [label("a")])
+    assert sync(engine, DAY, []).removed == 1
     assert data_label_rows(engine) == {}

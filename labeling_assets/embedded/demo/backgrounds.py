@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -26,20 +26,21 @@ def _noise(name: str, rows: int, columns: int, size: tuple[int, int] = (_EDGE, _
     """Smooth noise in -1..1 of shape (height, width), from a grid of rows x columns; the same for the same name."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     grid = Image.fromarray(rng.random((rows, columns), dtype=np.float32))
-    return np.asarray(grid.resize(size, Image.Resampling.BICUBIC), np.float32) * 2 - 1
+    pixels: Pixels = np.asarray(grid.resize(size, Image.Resampling.BICUBIC), np.float32) * 2 - 1
+    return pixels
 
 
 def _flat(colour: RGB, width: int = _EDGE, height: int = _EDGE) -> Pixels:
     return np.broadcast_to(np.asarray(colour, np.float32), (height, width, 3)).copy()
 
 
-def _image(pixels: Pixels) -> Image.Image:
+def _image(pixels: np.ndarray[Any, Any]) -> Image.Image:
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8), "RGB")
 
 
 def _vignette(strength: float, cx: float = 0.5, cy: float = 0.45) -> Pixels:
     """Factors around 1, brighter about (cx, cy); shape (_EDGE, _EDGE, 1)."""
-    y, x = np.mgrid[0:1 : _EDGE * 1j, 0:1 : _EDGE * 1j].astype(np.float32)
+    y, x = np.mgrid[0 : 1 : _EDGE * 1j, 0 : 1 : _EDGE * 1j].astype(np.float32)
     distance = np.hypot(x - cx, y - cy)
     return (1.0 + strength * (0.35 - distance))[..., None].astype(np.float32)
 

@@ -46,18 +46,24 @@ def _face_of(text: str, style: FontStyle) -> tuple[str, int]:
     return _FACES[style] if text.isascii() else ("uni", 400)
 
 
-def line_width_px(text: str, style: FontStyle, size_px: int) -> float:
+def line_width_px(text: str, style: FontStyle, size_px: float) -> float:
     """Width of a line of text at a font size, nearly exact."""
-    return _reference_width_px(text, style) * size_px / _REFERENCE_PX
+    return _reference_size_px(text, style)[0] * size_px / _REFERENCE_PX
+
+
+def line_height_px(text: str, style: FontStyle, size_px: float) -> float:
+    """Height of the ink of a line, nearly exact."""
+    return _reference_size_px(text, style)[1] * size_px / _REFERENCE_PX
 
 
 @lru_cache(maxsize=4096)
-def _reference_width_px(text: str, style: FontStyle) -> int:
+def _reference_size_px(text: str, style: FontStyle) -> tuple[int, int]:
     import cv2
 
     name, weight = _face_of(text, style)
-    x, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), _font_face(name), _REFERENCE_PX, weight)
-    return int(x + width)
+    _, _, advance, _ = cv2.getTextSize((0, 0), text, (0, 0), _font_face(name), _REFERENCE_PX, weight)
+    ink = line_mask(text, style, _REFERENCE_PX)
+    return max(int(advance), ink.width), ink.height
 
 
 @lru_cache(maxsize=256)
@@ -67,9 +73,10 @@ def line_mask(text: str, style: FontStyle, size_px: int) -> Image.Image:
 
     name, weight = _face_of(text, style)
     margin = size_px // 2
-    width = round(line_width_px(text, style, size_px)) + 2 * margin
+    face = _font_face(name)
+    width = cv2.getTextSize((0, 0), text, (0, 0), face, size_px, weight)[2] + 2 * margin
     pixels = np.zeros((2 * size_px + margin, width), np.uint8)
-    cv2.putText(pixels, text, (margin, round(1.5 * size_px)), (255,), _font_face(name), size_px, weight)
+    cv2.putText(pixels, text, (margin, round(1.5 * size_px)), (255,), face, size_px, weight)
     mask = Image.fromarray(pixels)
     if name == "uni" and style in ("bold", "black"):
         mask = mask.filter(ImageFilter.MaxFilter(3 if size_px < 70 else 5))

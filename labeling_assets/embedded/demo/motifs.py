@@ -17,10 +17,11 @@ from PIL import Image
 from labeling_assets.embedded.demo.vector import Mask, Point, outline, oval, regular_star, rotated
 
 Ink = Literal["main", "accent", "third"]
+Drawing = Callable[["Pen"], None]
 INKS: tuple[Ink, ...] = ("main", "accent", "third")
 _MASTER_PX = 320
 _OVERSAMPLING = 3
-_DRAWINGS: dict[str, Callable[[Pen], None]] = {}
+_DRAWINGS: dict[str, tuple[str, Drawing]] = {}
 
 
 class Pen:
@@ -59,10 +60,14 @@ class Pen:
         return {ink: mask for ink, mask in masks.items() if mask.getbbox()}
 
 
-def motif(drawing: Callable[[Pen], None]) -> Callable[[Pen], None]:
-    """Register a drawing under its function's name."""
-    _DRAWINGS[drawing.__name__] = drawing
-    return drawing
+def motif(subject: str) -> Callable[[Drawing], Drawing]:
+    """Register a drawing under its function's name, with what a person says it shows."""
+
+    def register(drawing: Drawing) -> Drawing:
+        _DRAWINGS[drawing.__name__.removeprefix("_")] = (subject, drawing)
+        return drawing
+
+    return register
 
 
 def motif_names() -> tuple[str, ...]:
@@ -72,11 +77,17 @@ def motif_names() -> tuple[str, ...]:
     return tuple(sorted(_DRAWINGS))
 
 
+def motif_subject(name: str) -> str:
+    """What a motif shows, in words."""
+    motif_names()
+    return _DRAWINGS[name][0]
+
+
 @lru_cache(maxsize=128)
 def _master(name: str) -> dict[Ink, Image.Image]:
     motif_names()
     pen = Pen()
-    _DRAWINGS[name](pen)
+    _DRAWINGS[name][1](pen)
     return pen.finish()
 
 
@@ -99,24 +110,21 @@ def leaf(pen: Pen, ink: Ink, cx: float, cy: float, length: float, degrees: float
 HEART = "M .5 .9 C .1 .6 .02 .42 .08 .27 C .16 .08 .4 .08 .5 .28 C .6 .08 .84 .08 .92 .27 C .98 .42 .9 .6 .5 .9 Z"
 
 
-@motif
-def heart(pen: Pen) -> None:
-    """A heart with a gleam."""
+@motif("heart")
+def _heart(pen: Pen) -> None:
     pen.path("accent", HEART)
     pen.line(None, outline("M .19 .42 C .18 .33 .22 .27 .29 .25"), 0.045)
 
 
-@motif
-def star(pen: Pen) -> None:
-    """A star with two small ones."""
+@motif("stars")
+def _star(pen: Pen) -> None:
     pen.polygon("accent", regular_star(0.5, 0.55, 0.4))
     pen.polygon("main", regular_star(0.15, 0.18, 0.11))
     pen.polygon("main", regular_star(0.87, 0.2, 0.09))
 
 
-@motif
-def tree(pen: Pen) -> None:
-    """A Christmas tree."""
+@motif("Christmas tree")
+def _tree(pen: Pen) -> None:
     pen.rounded("main", 0.44, 0.8, 0.56, 0.95, 0.01)
     for top, bottom, half in ((0.44, 0.83, 0.37), (0.28, 0.62, 0.29), (0.14, 0.42, 0.2)):
         pen.path(
@@ -129,9 +137,8 @@ def tree(pen: Pen) -> None:
     pen.polygon("main", regular_star(0.5, 0.13, 0.11))
 
 
-@motif
-def flower(pen: Pen) -> None:
-    """A daisy on a stem."""
+@motif("daisy")
+def _flower(pen: Pen) -> None:
     pen.line("third", outline("M .5 .5 Q .52 .75 .47 .96"), 0.035)
     leaf(pen, "third", 0.62, 0.8, 0.26, -35)
     leaf(pen, "third", 0.36, 0.84, 0.24, 215)
@@ -142,9 +149,8 @@ def flower(pen: Pen) -> None:
     pen.ellipse("main", 0.5, 0.34, 0.1)
 
 
-@motif
-def sunflower(pen: Pen) -> None:
-    """A sunflower from the front."""
+@motif("sunflower")
+def _sunflower(pen: Pen) -> None:
     for ring, shift in ((0.36, 0.0), (0.33, 0.5)):
         for petal in range(14):
             angle = (petal + shift) * 360 / 14
@@ -156,9 +162,8 @@ def sunflower(pen: Pen) -> None:
         pen.ellipse("third", 0.5 + radius * math.cos(angle), 0.5 + radius * math.sin(angle), 0.014)
 
 
-@motif
-def blossom(pen: Pen) -> None:
-    """A twig of Tet blossom: five round petals a flower."""
+@motif("apricot blossom branch")
+def _blossom(pen: Pen) -> None:
     pen.line("main", outline("M .04 .9 Q .3 .8 .45 .58 Q .62 .36 .95 .2"), 0.035)
     pen.line("main", outline("M .42 .62 Q .6 .66 .8 .78"), 0.025)
     pen.line("main", outline("M .6 .42 Q .58 .28 .5 .14"), 0.025)
@@ -171,9 +176,8 @@ def blossom(pen: Pen) -> None:
         pen.ellipse("accent", x, y, 0.045)
 
 
-@motif
-def clover(pen: Pen) -> None:
-    """A clover of four leaves."""
+@motif("four-leaf clover")
+def _clover(pen: Pen) -> None:
     pen.line("third", outline("M .5 .5 Q .52 .8 .66 .95"), 0.04)
     lobe = "M .5 .5 C .3 .42 .24 .26 .32 .16 C .4 .08 .48 .12 .5 .22 C .52 .12 .6 .08 .68 .16 C .76 .26 .7 .42 .5 .5"
     for quarter in range(4):
@@ -181,9 +185,8 @@ def clover(pen: Pen) -> None:
     pen.ellipse("accent", 0.5, 0.5, 0.04)
 
 
-@motif
-def snowflake(pen: Pen) -> None:
-    """A snowflake with six arms."""
+@motif("snowflake")
+def _snowflake(pen: Pen) -> None:
     for arm in range(6):
         pen.line("accent", rotated([(0.5, 0.5), (0.5, 0.07)], arm * 60), 0.035)
         for y, reach in ((0.16, 0.1), (0.29, 0.12)):
@@ -192,21 +195,19 @@ def snowflake(pen: Pen) -> None:
     pen.polygon("main", regular_star(0.5, 0.5, 0.09, tips=6, inner=0.6))
 
 
-@motif
-def sun(pen: Pen) -> None:
-    """A sun with rays over waves."""
+@motif("sun over waves")
+def _sun(pen: Pen) -> None:
     for ray in range(12):
         pen.polygon("accent", rotated([(0.46, 0.2), (0.5, 0.04), (0.54, 0.2)], ray * 30, 0.5, 0.46))
     pen.ellipse("accent", 0.5, 0.46, 0.22)
     pen.rounded(None, 0, 0.68, 1, 1, 0)
-    for y, ink in ((0.74, "main"), (0.85, "third")):
-        wave = [(step / 40, y + 0.028 * math.sin(step * 0.9)) for step in range(3, 38)]
-        pen.line("main" if ink == "main" else "third", wave, 0.035)
+    waves: tuple[tuple[float, Ink], ...] = ((0.74, "main"), (0.85, "third"))
+    for y, ink in waves:
+        pen.line(ink, [(step / 40, y + 0.028 * math.sin(step * 0.9)) for step in range(3, 38)], 0.035)
 
 
-@motif
-def mountain(pen: Pen) -> None:
-    """Mountains with snow, a sun and pines."""
+@motif("mountains and pine trees")
+def _mountain(pen: Pen) -> None:
     pen.ellipse("accent", 0.68, 0.27, 0.16)
     pen.polygon("third", [(0.36, 0.82), (0.7, 0.3), (1.0, 0.82)])
     pen.polygon("main", [(0.0, 0.82), (0.38, 0.16), (0.72, 0.82)])
@@ -216,29 +217,27 @@ def mountain(pen: Pen) -> None:
         pen.polygon("third" if x < 0.5 else "main", [(x - 0.06, 0.84), (x, 0.6), (x + 0.06, 0.84)])
 
 
-@motif
-def moon(pen: Pen) -> None:
-    """A crescent moon with stars."""
+@motif("crescent moon and stars")
+def _moon(pen: Pen) -> None:
     pen.ellipse("accent", 0.46, 0.5, 0.38)
     pen.ellipse(None, 0.6, 0.42, 0.32)
     for x, y, size in ((0.62, 0.4, 0.13), (0.84, 0.2, 0.08), (0.84, 0.66, 0.07)):
         pen.polygon("main", regular_star(x, y, size))
 
 
-@motif
-def rainbow(pen: Pen) -> None:
-    """A rainbow between two clouds."""
-    for radius, ink in ((0.42, "main"), (0.34, "accent"), (0.26, "third"), (0.18, None)):
-        pen.ellipse(ink, 0.5, 0.66, radius)  # type: ignore[arg-type]  # the tuple mixes inks and None
+@motif("rainbow")
+def _rainbow(pen: Pen) -> None:
+    bands: tuple[tuple[float, Ink | None], ...] = ((0.42, "main"), (0.34, "accent"), (0.26, "third"), (0.18, None))
+    for radius, ink in bands:
+        pen.ellipse(ink, 0.5, 0.66, radius)
     pen.rounded(None, 0, 0.67, 1, 1.1, 0)
     for side in (0.17, 0.83):
         for dx, dy, radius in ((-0.08, 0.0, 0.08), (0.01, -0.05, 0.1), (0.09, 0.01, 0.075)):
             pen.ellipse("third", side + dx, 0.7 + dy, radius)
 
 
-@motif
-def cross(pen: Pen) -> None:
-    """A cross with a laurel."""
+@motif("cross with laurel")
+def _cross(pen: Pen) -> None:
     pen.rounded("main", 0.45, 0.1, 0.55, 0.86, 0.015)
     pen.rounded("main", 0.27, 0.3, 0.73, 0.4, 0.015)
     for side in (-1, 1):
@@ -247,9 +246,8 @@ def cross(pen: Pen) -> None:
             leaf(pen, "accent", x, y, 0.15, -side * (18 + 14 * step))
 
 
-@motif
-def heartbeat(pen: Pen) -> None:
-    """A heart that becomes a pulse line."""
+@motif("heart with pulse line")
+def _heartbeat(pen: Pen) -> None:
     pen.path("accent", HEART)
     line = [(0.0, 0.52), (0.24, 0.52), (0.31, 0.4), (0.4, 0.68), (0.5, 0.26), (0.58, 0.6), (0.64, 0.52), (1.0, 0.52)]
     pen.line(None, line, 0.085)

@@ -6,9 +6,8 @@ from labeling_assets.embedded.demo.motifs import Ink, Pen, leaf, motif
 from labeling_assets.embedded.demo.vector import mirrored, outline, oval, rotated
 
 
-@motif
-def paw(pen: Pen) -> None:
-    """A paw print."""
+@motif("paw print")
+def _paw(pen: Pen) -> None:
     pen.path(
         "main",
         "M .5 .48 C .66 .48 .82 .68 .8 .8 C .77 .93 .62 .88 .5 .88 C .38 .88 .23 .93 .2 .8 C .18 .68 .34 .48 .5 .48 Z",
@@ -17,9 +16,8 @@ def paw(pen: Pen) -> None:
         pen.polygon("main", rotated(oval(x, y, 0.095, 0.14), tilt, x, y))
 
 
-@motif
-def cat(pen: Pen) -> None:
-    """The face of a cat."""
+@motif("cat face")
+def _cat(pen: Pen) -> None:
     pen.polygon("main", mirrored("M .5 .26 Q .42 .25 .35 .28 L .17 .08 Q .1 .3 .13 .5 C .1 .8 .3 .92 .5 .92"))
     pen.polygon("accent", [(0.19, 0.17), (0.29, 0.3), (0.19, 0.36)])
     pen.polygon("accent", [(0.81, 0.17), (0.71, 0.3), (0.81, 0.36)])
@@ -34,9 +32,8 @@ def cat(pen: Pen) -> None:
             pen.line("third", [(0.5 + side * 0.2, 0.7 + dy * 0.4), (0.5 + side * 0.48, 0.68 + dy)], 0.014)
 
 
-@motif
-def dog(pen: Pen) -> None:
-    """The face of a dog with hanging ears."""
+@motif("dog face")
+def _dog(pen: Pen) -> None:
     pen.polygon("main", mirrored("M .5 .14 C .3 .14 .24 .28 .24 .5 C .24 .8 .34 .93 .5 .93"))
     for side in (0, 1):
         ear = outline("M .3 .17 C .14 .12 .04 .3 .06 .55 C .08 .68 .2 .68 .24 .55 C .28 .42 .3 .3 .3 .17 Z")
@@ -51,9 +48,8 @@ def dog(pen: Pen) -> None:
     pen.path("accent", "M .46 .81 L .54 .81 Q .55 .92 .5 .92 Q .45 .92 .46 .81 Z")
 
 
-@motif
-def fishing(pen: Pen) -> None:
-    """A fish on a hook."""
+@motif("fish on a hook")
+def _fishing(pen: Pen) -> None:
     pen.line("main", outline("M .82 .02 L .82 .34 Q .82 .46 .72 .44"), 0.022)
     pen.path("main", "M .9 .5 C .8 .3 .5 .26 .28 .52 C .5 .8 .8 .74 .9 .56 L .82 .53 Z")
     pen.polygon("main", [(0.34, 0.54), (0.04, 0.34), (0.1, 0.54), (0.04, 0.76)])
@@ -66,27 +62,25 @@ def fishing(pen: Pen) -> None:
         pen.line(None, outline(f"M {x} {y} Q {x - 0.03} {y + 0.03} {x} {y + 0.06}"), 0.014)
 
 
-@motif
-def butterfly(pen: Pen) -> None:
-    """A butterfly with open wings."""
+@motif("butterfly")
+def _butterfly(pen: Pen) -> None:
     for side in (0, 1):
-        for ink, path in (
+        wings: tuple[tuple[Ink, str], ...] = (
             ("main", "M .5 .45 C .4 .1 .1 .05 .05 .2 C .02 .4 .2 .55 .5 .5 Z"),
             ("main", "M .5 .5 C .3 .5 .12 .62 .16 .78 C .22 .95 .42 .85 .5 .58 Z"),
             ("accent", "M .44 .42 C .36 .2 .16 .14 .12 .23 C .1 .36 .24 .46 .44 .46 Z"),
             ("accent", "M .45 .56 C .34 .56 .2 .64 .22 .75 C .27 .86 .39 .78 .45 .62 Z"),
-        ):
+        )
+        for ink, path in wings:
             wing = outline(path)
-            shape = [(1 - x, y) for x, y in wing] if side else wing
-            pen.polygon("main" if ink == "main" else "accent", shape)
+            pen.polygon(ink, [(1 - x, y) for x, y in wing] if side else wing)
         pen.ellipse("third", 0.8 if side else 0.2, 0.28, 0.035)
         pen.line("main", outline("M .5 .34 Q .44 .2 .36 .17" if side else "M .5 .34 Q .56 .2 .64 .17"), 0.014)
     pen.ellipse("main", 0.5, 0.53, 0.03, 0.22)
 
 
-@motif
-def bee(pen: Pen) -> None:
-    """A bee in flight."""
+@motif("bee")
+def _bee(pen: Pen) -> None:
     for x, tilt in ((0.4, -35), (0.58, 20)):
         pen.polygon("third", rotated(oval(x, 0.3, 0.11, 0.22), tilt, x, 0.46))
     pen.polygon("accent", oval(0.5, 0.6, 0.32, 0.21))
@@ -99,9 +93,8 @@ def bee(pen: Pen) -> None:
     pen.polygon("main", [(0.8, 0.55), (0.93, 0.6), (0.8, 0.65)])
 
 
-@motif
-def bear(pen: Pen) -> None:
-    """The face of a bear."""
+@motif("bear face")
+def _bear(pen: Pen) -> None:
     for x in (0.22, 0.78):
         pen.ellipse("main", x, 0.24, 0.15)
         pen.ellipse("accent", x, 0.24, 0.08)
@@ -114,9 +107,8 @@ def bear(pen: Pen) -> None:
     pen.line("main", outline("M .5 .72 Q .55 .78 .6 .74"), 0.02)
 
 
-@motif
-def deer(pen: Pen) -> None:
-    """The head of a stag."""
+@motif("deer head")
+def _deer(pen: Pen) -> None:
     for side in (0, 1):
         for path, width in (
             ("M .44 .42 Q .3 .36 .22 .06", 0.04),
@@ -132,9 +124,8 @@ def deer(pen: Pen) -> None:
     pen.path("accent", "M .44 .82 L .56 .82 Q .56 .9 .5 .92 Q .44 .9 .44 .82 Z")
 
 
-@motif
-def bunny(pen: Pen) -> None:
-    """The face of a rabbit with an egg's bow."""
+@motif("rabbit with a bow tie")
+def _bunny(pen: Pen) -> None:
     for x, tilt in ((0.37, -10), (0.63, 10)):
         for ink, rx, ry in _EAR:
             pen.polygon(ink, rotated(oval(x, 0.24, rx, ry), tilt, x, 0.5))
@@ -151,9 +142,8 @@ def bunny(pen: Pen) -> None:
 _EAR: tuple[tuple[Ink, float, float], ...] = (("main", 0.09, 0.23), ("accent", 0.045, 0.16))
 
 
-@motif
-def bird(pen: Pen) -> None:
-    """A cardinal on a twig."""
+@motif("cardinal bird on a branch")
+def _bird(pen: Pen) -> None:
     pen.line("main", outline("M .05 .88 Q .5 .78 .97 .84"), 0.035)
     leaf(pen, "third", 0.2, 0.78, 0.18, -40)
     leaf(pen, "third", 0.82, 0.92, 0.18, 30)

@@ -8,9 +8,8 @@ from labeling_assets.embedded.demo.motifs import HEART, Ink, Pen, leaf, motif
 from labeling_assets.embedded.demo.vector import mirrored, outline, oval, regular_star, rotated
 
 
-@motif
-def coffee(pen: Pen) -> None:
-    """A steaming cup."""
+@motif("coffee cup")
+def _coffee(pen: Pen) -> None:
     for x in (0.34, 0.48, 0.62):
         pen.line("accent", outline(f"M {x} .36 C {x - 0.07} .28 {x + 0.07} .2 {x} .08"), 0.03)
     pen.ellipse("main", 0.76, 0.6, 0.16)
@@ -20,9 +19,8 @@ def coffee(pen: Pen) -> None:
     pen.polygon("accent", [(0.33 + 0.3 * x, 0.5 + 0.26 * y) for x, y in outline(HEART)])
 
 
-@motif
-def book(pen: Pen) -> None:
-    """An open book with a ribbon and stars."""
+@motif("open book")
+def _book(pen: Pen) -> None:
     pen.polygon("main", mirrored("M .5 .36 Q .3 .22 .04 .32 L .04 .84 Q .3 .76 .5 .88"))
     pen.polygon(None, mirrored("M .5 .41 Q .3 .28 .09 .36 L .09 .78 Q .3 .71 .5 .82"))
     pen.line("main", [(0.5, 0.38), (0.5, 0.86)], 0.03)
@@ -34,9 +32,8 @@ def book(pen: Pen) -> None:
         pen.polygon("accent", regular_star(x, y, size))
 
 
-@motif
-def crown(pen: Pen) -> None:
-    """A crown with jewels."""
+@motif("crown")
+def _crown(pen: Pen) -> None:
     pen.polygon("accent", [(0.08, 0.28), (0.3, 0.52), (0.5, 0.16), (0.7, 0.52), (0.92, 0.28), (0.84, 0.8), (0.16, 0.8)])
     pen.rounded("main", 0.15, 0.72, 0.85, 0.84, 0.02)
     for x, y in ((0.08, 0.26), (0.5, 0.14), (0.92, 0.26)):
@@ -45,9 +42,8 @@ def crown(pen: Pen) -> None:
         pen.ellipse("third", x, 0.78, 0.035)
 
 
-@motif
-def cake(pen: Pen) -> None:
-    """A birthday cake with candles."""
+@motif("birthday cake with candles")
+def _cake(pen: Pen) -> None:
     for x in (0.34, 0.5, 0.66):
         pen.rounded("main", x - 0.022, 0.22, x + 0.022, 0.42, 0.01)
         pen.path("accent", f"M {x} .06 Q {x + 0.06} .16 {x} .21 Q {x - 0.06} .16 {x} .06 Z")
@@ -61,9 +57,8 @@ def cake(pen: Pen) -> None:
     pen.ellipse("main", 0.5, 0.91, 0.46, 0.03)
 
 
-@motif
-def balloons(pen: Pen) -> None:
-    """Three balloons."""
+@motif("balloons")
+def _balloons(pen: Pen) -> None:
     bunch: tuple[tuple[float, float, Ink], ...] = ((0.28, 0.34, "main"), (0.72, 0.34, "third"), (0.5, 0.26, "accent"))
     for x, y, ink in bunch:
         pen.line("main", outline(f"M {x} {y + 0.2} Q {x} .75 .5 .95"), 0.012)
@@ -72,9 +67,8 @@ def balloons(pen: Pen) -> None:
         pen.line(None, outline(f"M {x - 0.1} {y} Q {x - 0.1} {y - 0.1} {x - 0.03} {y - 0.14}"), 0.025)
 
 
-@motif
-def gift(pen: Pen) -> None:
-    """A wrapped present."""
+@motif("gift box")
+def _gift(pen: Pen) -> None:
     pen.rounded("main", 0.14, 0.42, 0.86, 0.92, 0.02)
     pen.rounded("main", 0.08, 0.32, 0.92, 0.48, 0.02)
     pen.line(None, [(0.1, 0.485), (0.9, 0.485)], 0.012)
@@ -86,9 +80,8 @@ def gift(pen: Pen) -> None:
         pen.polygon(None, [(1 - x, y) for x, y in hole] if side else hole)
 
 
-@motif
-def music(pen: Pen) -> None:
-    """Two notes under one beam."""
+@motif("music notes")
+def _music(pen: Pen) -> None:
     pen.line("main", [(0.36, 0.2), (0.36, 0.76)], 0.045)
     pen.line("main", [(0.8, 0.12), (0.8, 0.68)], 0.045)
     pen.polygon("main", [(0.34, 0.16), (0.82, 0.07), (0.82, 0.22), (0.34, 0.31)])
@@ -96,9 +89,8 @@ def music(pen: Pen) -> None:
         pen.polygon("accent", rotated(oval(x, y, 0.13, 0.095), -20, x, y))
 
 
-@motif
-def guitar(pen: Pen) -> None:
-    """An acoustic guitar, tilted."""
+@motif("guitar")
+def _guitar(pen: Pen) -> None:
 
     def tilt(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
         return rotated(points, 35)
@@ -114,9 +106,8 @@ def guitar(pen: Pen) -> None:
         pen.line("third", tilt([(x, 0.08), (x, 0.86)]), 0.01)
 
 
-@motif
-def ball(pen: Pen) -> None:
-    """A football."""
+@motif("soccer ball")
+def _ball(pen: Pen) -> None:
     pen.ellipse("main", 0.5, 0.5, 0.44)
     pen.ellipse(None, 0.5, 0.5, 0.405)
     pen.polygon("main", [(0.5 + 0.15 * math.sin(k * 1.2566), 0.5 - 0.15 * math.cos(k * 1.2566)) for k in range(5)])
@@ -130,9 +121,8 @@ def ball(pen: Pen) -> None:
         pen.line("main", [(0.5 + r * math.sin(a), 0.5 - r * math.cos(a)) for a, r in seam], 0.02)
 
 
-@motif
-def camper(pen: Pen) -> None:
-    """A camper van."""
+@motif("camper van")
+def _camper(pen: Pen) -> None:
     pen.rounded("accent", 0.06, 0.26, 0.94, 0.76, 0.12)
     pen.rounded("main", 0.06, 0.52, 0.94, 0.76, 0.06)
     for x0, x1 in ((0.13, 0.34), (0.39, 0.6), (0.65, 0.87)):
@@ -145,9 +135,8 @@ def camper(pen: Pen) -> None:
     pen.ellipse("third", 0.9, 0.61, 0.03)
 
 
-@motif
-def pumpkin(pen: Pen) -> None:
-    """A carved pumpkin."""
+@motif("jack-o'-lantern pumpkin")
+def _pumpkin(pen: Pen) -> None:
     pen.path("third", "M .46 .26 Q .46 .12 .6 .06 L .64 .12 Q .55 .17 .55 .27 Z")
     for x, rx in ((0.24, 0.19), (0.76, 0.19), (0.38, 0.2), (0.62, 0.2), (0.5, 0.19)):
         pen.ellipse("accent", x, 0.57, rx, 0.34)
@@ -158,9 +147,8 @@ def pumpkin(pen: Pen) -> None:
     pen.path(None, "M .2 .64 Q .5 .78 .8 .64 Q .7 .86 .58 .84 L .58 .77 L .5 .77 L .5 .85 Q .28 .86 .2 .64 Z")
 
 
-@motif
-def ghost(pen: Pen) -> None:
-    """A friendly ghost with a heart."""
+@motif("ghost with a heart")
+def _ghost(pen: Pen) -> None:
     pen.path(
         "main",
         "M .18 .9 L .18 .45 C .18 .0 .82 .0 .82 .45 L .82 .9 Q .76 .98 .71 .9 Q .66 .82 .61 .9 "
@@ -171,9 +159,8 @@ def ghost(pen: Pen) -> None:
     pen.polygon("accent", [(0.38 + 0.24 * x, 0.55 + 0.22 * y) for x, y in outline(HEART)])
 
 
-@motif
-def envelope(pen: Pen) -> None:
-    """A red envelope of the lunar new year with a coin."""
+@motif("red envelope with a coin")
+def _envelope(pen: Pen) -> None:
     pen.rounded("accent", 0.2, 0.06, 0.8, 0.94, 0.05)
     pen.path("third", "M .2 .1 Q .2 .06 .25 .06 L .75 .06 Q .8 .06 .8 .1 Q .74 .34 .5 .36 Q .26 .34 .2 .1 Z")
     pen.ellipse("main", 0.5, 0.38, 0.12)
@@ -182,9 +169,8 @@ def envelope(pen: Pen) -> None:
         pen.line("third", outline(f"M .3 {y} Q .4 {y - 0.09} .5 {y} Q .6 {y + 0.09} .7 {y}"), 0.028)
 
 
-@motif
-def lantern(pen: Pen) -> None:
-    """Two paper lanterns."""
+@motif("paper lanterns")
+def _lantern(pen: Pen) -> None:
     for x, y, size in ((0.32, 0.36, 0.24), (0.74, 0.46, 0.19)):
         pen.line("main", [(x, 0.0), (x, y - size)], 0.016)
         pen.ellipse("accent", x, y, size, size * 0.95)
@@ -198,9 +184,8 @@ def lantern(pen: Pen) -> None:
             pen.line("third", [(x + dx, y + size * 1.06), (x + dx, y + size * 1.7)], 0.014)
 
 
-@motif
-def graduation(pen: Pen) -> None:
-    """A graduation cap with a tassel."""
+@motif("graduation cap")
+def _graduation(pen: Pen) -> None:
     pen.path("main", "M .26 .5 L .74 .5 L .74 .7 Q .5 .86 .26 .7 Z")
     pen.polygon(None, [(0.5, 0.2), (1.0, 0.425), (0.5, 0.65), (0.0, 0.425)])
     pen.polygon("main", [(0.5, 0.2), (0.98, 0.41), (0.5, 0.62), (0.02, 0.41)])
@@ -209,9 +194,8 @@ def graduation(pen: Pen) -> None:
     pen.polygon("accent", [(0.86, 0.7), (0.81, 0.9), (0.91, 0.9)])
 
 
-@motif
-def plane(pen: Pen) -> None:
-    """An airliner with a dotted trail."""
+@motif("airplane")
+def _plane(pen: Pen) -> None:
     body = outline(
         "M .5 .04 Q .56 .1 .56 .3 L .94 .54 L .94 .62 L .56 .52 L .55 .76 L .66 .86 L .66 .92 L .5 .87 "
         "L .34 .92 L .34 .86 L .45 .76 L .44 .52 L .06 .62 L .06 .54 L .44 .3 Q .44 .1 .5 .04 Z"
@@ -221,18 +205,16 @@ def plane(pen: Pen) -> None:
         pen.ellipse("accent", 0.1 + 0.07 * k, 0.94 - 0.06 * k, 0.022)
 
 
-@motif
-def dumbbell(pen: Pen) -> None:
-    """A dumbbell with a star."""
+@motif("dumbbell and star")
+def _dumbbell(pen: Pen) -> None:
     pen.rounded("main", 0.2, 0.62, 0.8, 0.7, 0.02)
     for x, half in ((0.12, 0.14), (0.23, 0.24), (0.77, 0.24), (0.88, 0.14)):
         pen.rounded("main", x - 0.045, 0.66 - half, x + 0.045, 0.66 + half, 0.03)
     pen.polygon("accent", regular_star(0.5, 0.3, 0.2))
 
 
-@motif
-def wine(pen: Pen) -> None:
-    """Two clinking glasses."""
+@motif("wine glasses")
+def _wine(pen: Pen) -> None:
     for side in (0, 1):
         shapes: tuple[tuple[Ink, str], ...] = (
             ("main", "M .16 .1 L .48 .1 Q .5 .5 .32 .52 Q .14 .5 .16 .1 Z"),
@@ -246,9 +228,8 @@ def wine(pen: Pen) -> None:
         pen.line("third", rotated([(0.5, 0.06), (0.5, -0.02)], angle, 0.5, 0.2), 0.02)
 
 
-@motif
-def chef(pen: Pen) -> None:
-    """A chef's hat over spoon and fork."""
+@motif("chef hat")
+def _chef(pen: Pen) -> None:
     for degrees in (-40, 40):
         pen.polygon("accent", rotated(outline("M .48 .3 L .52 .3 L .52 .95 L .48 .95 Z"), degrees, 0.5, 0.66))
     for x, y, radius in ((0.28, 0.3, 0.18), (0.72, 0.3, 0.18), (0.5, 0.24, 0.2)):
@@ -259,9 +240,8 @@ def chef(pen: Pen) -> None:
         pen.line(None, [(x, 0.42), (x, 0.54)], 0.016)
 
 
-@motif
-def teacher(pen: Pen) -> None:
-    """An apple on two books with a pencil."""
+@motif("apple on books")
+def _teacher(pen: Pen) -> None:
     pen.rounded("main", 0.1, 0.82, 0.9, 0.94, 0.02)
     pen.rounded("third", 0.16, 0.7, 0.84, 0.81, 0.02)
     pen.path(
@@ -273,9 +253,8 @@ def teacher(pen: Pen) -> None:
     leaf(pen, "third", 0.64, 0.2, 0.2, -25)
 
 
-@motif
-def tools(pen: Pen) -> None:
-    """A hammer across a wrench."""
+@motif("hammer and wrench")
+def _tools(pen: Pen) -> None:
     wrench = outline("M .46 .3 L .54 .3 L .54 .92 Q .5 .98 .46 .92 Z")
     pen.polygon("accent", rotated(wrench, 45))
     pen.polygon("accent", rotated(oval(0.5, 0.2, 0.13, 0.13), 45))
@@ -284,9 +263,8 @@ def tools(pen: Pen) -> None:
     pen.polygon("main", rotated(outline("M .28 .06 L .66 .06 Q .78 .1 .8 .22 L .66 .2 L .28 .22 Z"), -45))
 
 
-@motif
-def anchor(pen: Pen) -> None:
-    """An anchor with a rope."""
+@motif("anchor")
+def _anchor(pen: Pen) -> None:
     pen.ellipse("main", 0.5, 0.15, 0.1)
     pen.ellipse(None, 0.5, 0.15, 0.055)
     pen.line("main", [(0.5, 0.24), (0.5, 0.9)], 0.07)

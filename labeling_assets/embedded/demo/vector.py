@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 Point = tuple[float, float]
 _TOKEN = re.compile(r"[MLQCZ]|-?\d*\.?\d+")
-_CURVE_STEPS = 14
+_CURVE_STEPS = 22
 
 
 def outline(path: str) -> list[Point]:

@@ -16,7 +16,7 @@ import httpx
 
 from labeling_assets.errors import ConfigurationError, ImageAddressRefusedError
 
-SCHEMES = {"http": 80, "https": 443}
+SCHEMES = ("http", "https")
 SHOWN_URL_CHARACTERS = 200
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -46,7 +46,7 @@ def parse_image_url(url: str) -> httpx.URL:
         raise ImageAddressRefusedError(f"The image URL cannot be read ({len(url)} characters).") from error
     if parsed.scheme not in SCHEMES:
         raise ImageAddressRefusedError(f"Images are fetched by http and https, not by {parsed.scheme[:20]!r}.")
-    if not host or not 0 < (parsed.port or SCHEMES[parsed.scheme]) < 65536:
+    if not host or not (parsed.port is None or 0 < parsed.port < 65536):
         raise ImageAddressRefusedError(f"The image URL {shown(parsed)} has no usable host and port.")
     if parsed.userinfo:
         raise ImageAddressRefusedError(f"The image URL {shown(parsed)} carries a user name or password.")
@@ -128,14 +128,13 @@ def _address(text: str) -> IPAddress:
 def _host_and_port(entry: str) -> tuple[str, int]:
     """Host and port of an entry, in the form in which `httpx.URL` gives them."""
     try:
-        url = httpx.URL(f"http://{entry}")
-        host, port, rest = url.raw_host.decode("ascii"), url.port, url.userinfo + url.raw_path
-    except (httpx.InvalidURL, ValueError):
-        host, port, rest = "", None, b""
-    if port is None and entry.endswith(":80"):
-        port = 80  # httpx.URL drops the port that belongs to the scheme
-    if not host or port is None or rest != b"/":
+        url = parse_image_url(f"http://{entry}")
+    except ImageAddressRefusedError:
+        url = httpx.URL("http://")
+    # httpx.URL leaves out the port that belongs to the scheme.
+    port = url.port or (80 if entry.endswith(":80") else None)
+    if not url.host or port is None or url.raw_path != b"/":
         raise ConfigurationError(
             f"LABELING_ALLOW_PRIVATE_IMAGE_HOSTS: {entry!r} is not host:port.", "Write, for example, 127.0.0.1:8080."
         )
-    return host, port
+    return url.raw_host.decode("ascii"), port

@@ -28,7 +28,7 @@ from labeling_assets.errors import (
     InvalidImageError,
 )
 from labeling_assets.services.images.addresses import AddressPolicy, parse_image_url, shown
-from labeling_assets.services.images.connections import CheckedBackend, UnknownHostError, deadline
+from labeling_assets.services.images.connections import CheckedBackend, Deadline, UnknownHostError, within
 
 USER_AGENT = f"labeling-assets/{importlib.metadata.version('labeling-assets')} (+product image fetcher)"
 # Hosts that choose the format by this header send one that `decoding.py` reads.
@@ -118,7 +118,6 @@ class ImageFetcher:
             "connect": connect_timeout_seconds,
             "read": read_timeout_seconds,
             "write": read_timeout_seconds,
-            "pool": total_timeout_seconds,
         }
         self._backend = CheckedBackend(policy, max_connections)
         self._pool = httpcore.ConnectionPool(
@@ -185,17 +184,20 @@ class ImageFetcher:
     def _attempt(self, first: httpx.URL, known: Validators, deadline: Deadline) -> FetchedBody | NotModified:
         """One attempt, through all redirects."""
         url = first
-        for _ in range(MAX_REDIRECTS + 1):
-            with self._request(url, known, deadline) as response:
+        for hop in range(MAX_REDIRECTS + 1):
+            # A date belongs to one file: of an older file behind the same redirect it would wrongly say "not modified".
+            asked = known if hop == 0 else Validators(known.etag)
+            with self._request(url, asked, deadline) as response:
                 if response.status not in _REDIRECTS:
-                    return self._answer(response, url, known)
+                    answer = self._answer(response, url, asked)
+                    if isinstance(answer, FetchedBody) and hop > 0:
+                        return FetchedBody(answer.body, Validators(answer.validators.etag))
+                    return answer
                 url = _redirected(url, response)
-                # A date is of one file: asked of another file that is older, it would wrongly say "not modified".
-                known = Validators(known.etag, is_date_usable=False)
         raise ImageAddressRefusedError(f"{shown(first)} is redirected more than {MAX_REDIRECTS} times.")
 
     @contextlib.contextmanager
-    def _request(self, url: httpx.URL, known: Validators, deadline: Deadline) -> Iterator[httpcore.Response]:
+    def _request(self, url: httpx.URL, asked: Validators, deadline: Deadline) -> Iterator[httpcore.Response]:
         """Ask for one URL without following redirects; failures of the transport come out as `_TransientError`."""
         headers = {
             "Host": url.netloc.decode("ascii"),
@@ -203,14 +205,15 @@ class ImageFetcher:
             "Accept": ACCEPT,
             "Accept-Encoding": "identity",
         }
-        if known.etag is not None:
-            headers["If-None-Match"] = known.etag
-        if known.last_modified is not None:
-            headers["If-Modified-Since"] = known.last_modified
+        if asked.etag is not None:
+            headers["If-None-Match"] = asked.etag
+        if asked.last_modified is not None:
+            headers["If-Modified-Since"] = asked.last_modified
+        timeouts = {**self._timeouts, "pool": deadline.left_seconds()}
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         fields = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
         try:
-            with self._pool.stream("GET", target, headers=fields, extensions={"timeout": self._timeouts}) as response:
+            with self._pool.stream("GET", target, headers=fields, extensions={"timeout": timeouts}) as response:
                 yield response
         # What the transport says may repeat bytes of the host, so the reasons are in our own words.
         except UnknownHostError as error:
@@ -219,28 +222,25 @@ class ImageFetcher:
             raise _TransientError("the host did not answer in time") from error
         except httpcore.NetworkError as error:
             raise _TransientError("the connection failed or was closed") from error
-        except httpcore.ProtocolError as error:
+        except httpcore.RemoteProtocolError as error:
             raise _TransientError("the host broke off or does not speak HTTP") from error
 
-    def _answer(
-        self, response: httpcore.Response, url: httpx.URL, known: Validators, *, is_redirected: bool
-    ) -> FetchedBody | NotModified:
+    def _answer(self, response: httpcore.Response, url: httpx.URL, asked: Validators) -> FetchedBody | NotModified:
         """What a response that is no redirect means."""
         status = response.status
-        if status == 304 and known:
+        if status == 304 and asked:
             return NotModified()
         if status in _RETRIED_CLIENT_STATUSES or status >= 500 or status == 304:
             raise _TransientError(f"the host answered {status}", _retry_after_seconds(_header(response, "retry-after")))
         if status != 200:
             raise ImageNotFoundError(f"{shown(url)}: the host answered {status}.")
-        if _header(response, "content-encoding") not in (None, "", "identity"):
+        if (_header(response, "content-encoding") or "identity").lower() != "identity":
             raise InvalidImageError(f"{shown(url)}: the body is compressed although that was not asked for.")
-        # Of another target of the same redirect, an older date would wrongly say "not modified"; an ETag would not.
-        last_modified = None if is_redirected else _header(response, "last-modified")
-        return FetchedBody(self._body(response, url), Validators(_header(response, "etag"), last_modified))
+        validators = Validators(_header(response, "etag"), _header(response, "last-modified"))
+        return FetchedBody(self._body(response, url), validators)
 
     def _body(self, response: httpcore.Response, url: httpx.URL) -> bytes:
-        """The body, unless it is over the limit; the length that the host tells is believed only when it is too much."""
+        """The body; a host that tells of too much is believed, one that tells of less is not."""
         told = _header(response, "content-length")
         size_bytes = int(told) if told is not None and told.isdecimal() else 0
         chunks = []

@@ -1,7 +1,7 @@
 r"""Filter expressions of Milvus. Every outside value enters one through `literal` or `any_of` and nowhere else.
 
-Milvus Lite has no filter templates, and pymilvus escapes nothing in `get(ids=…)` and `delete(ids=…)`, where an id with quotes
-reaches other rows; neither is used.
+Milvus Lite has no filter templates, and pymilvus escapes nothing in `get(ids=…)` and `delete(ids=…)`, where an id with
+quotes reaches other rows; neither is used.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t
 def literal(value: str) -> str:
     r"""A text as string literal of a filter expression.
 
-    Milvus Lite and a Milvus server both read the escapes `\\`, `\"`, `\n`, `\r` and `\t`; Lite reads no other, so that JSON's
-    `\u0001` is an error there. All other characters stand for themselves.
+    Milvus Lite and a Milvus server both read the escapes `\\`, `\"`, `\n`, `\r` and `\t`. Lite reads no other, so that
+    JSON's `\u0001` is an error there; all other characters stand for themselves.
 
     Raises:
         ConfigurationError: The text is no valid Unicode, as a command line with broken bytes gives.

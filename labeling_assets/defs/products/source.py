@@ -1,0 +1,22 @@
+"""The table in Postgres where lineage begins. It is filled by others; this location only reads it."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from labeling_assets.products.queries import SOURCE_COLUMNS
+from labeling_assets.settings import Settings
+
+_settings = Settings.load()
+
+product_marketing_summary = dg.AssetSpec(
+    _settings.source_table.split(".")[-1],
+    group_name="source",
+    owners=["team:data-platform"],
+    kinds={"postgres"},
+    description="Marketing numbers of every product with its image, a row per product and publication. Only read.",
+    metadata={
+        "dagster/table_name": _settings.source_table,
+        "dagster/column_schema": dg.TableSchema([dg.TableColumn(name, kind) for name, kind in SOURCE_COLUMNS.items()]),
+    },
+)

@@ -1,0 +1,187 @@
+"""One thin resource for each outside system, and the settings they are bound to.
+
+A resource holds plain values, which the UI shows, and hands out the service of `services/connect.py`. Addresses and keys that
+may hold a secret are `dg.EnvVar`, so that the UI shows the name of the variable alone. Between the stages,
+`ParquetIOManager` keeps one file per asset and day.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+from upath import UPath
+
+from labeling_assets.services import connect
+from labeling_assets.services.day_tables import EXTENSION, newest_rows_elsewhere, read_table, write_table
+from labeling_assets.services.embedding import Embedder
+from labeling_assets.services.images.store import ImageStore
+from labeling_assets.services.ledger import LabelLedger
+from labeling_assets.services.milvus import MilvusStore
+from labeling_assets.services.postgres import ProductDatabase
+from labeling_assets.services.quarantine import Quarantine
+from labeling_assets.services.vision import VisionModel
+from labeling_assets.settings import Settings
+
+
+class ProductDatabaseResource(dg.ConfigurableResource[ProductDatabase]):
+    """PostgreSQL: the source table, `data_label`, and the tables of ours."""
+
+    url: str
+    source_table: str
+    timezone: str
+
+    def get(self) -> ProductDatabase:
+        """The service; connections are made when first used."""
+        return connect.product_database(self.url, self.source_table, self.timezone)
+
+    def quarantine(self) -> Quarantine:
+        """The quarantine in the same database."""
+        return Quarantine(self.get().engine)
+
+    def ledger(self) -> LabelLedger:
+        """The label ledger in the same database."""
+        return LabelLedger(self.get().engine)
+
+
+class ImageStoreResource(dg.ConfigurableResource[ImageStore]):
+    """Images by content, fetched once; private addresses are refused unless allowed."""
+
+    product_database: dg.ResourceDependency[ProductDatabaseResource]
+    root: str
+    allowed_private_hosts: str
+
+    def get(self) -> ImageStore:
+        """The service."""
+        hosts = tuple(filter(None, self.allowed_private_hosts.split(",")))
+        return connect.image_store(self.product_database.get(), self.root, hosts)
+
+
+class VisionModelResource(dg.ConfigurableResource[VisionModel]):
+    """The model that labels images."""
+
+    backend: str
+    model: str
+    hosts: list[str]
+    api_key: str
+    slots_per_host: int
+    timeout_seconds: float
+    context_tokens: int
+    description_language: str
+
+    def get(self) -> VisionModel:
+        """The model; loaded once a process."""
+        return connect.vision_model(
+            self.backend,
+            self.model,
+            tuple(self.hosts),
+            self.api_key,
+            self.slots_per_host,
+            self.timeout_seconds,
+            self.context_tokens,
+        )
+
+
+class EmbedderResource(dg.ConfigurableResource[Embedder]):
+    """The model that turns texts and images into vectors, and the device it runs on."""
+
+    name: str
+    device: str
+    dtype: str
+
+    def get(self) -> Embedder:
+        """The embedder; loaded once a process."""
+        return connect.embedder(self.name, self.device, self.dtype)
+
+
+class VectorStoreResource(dg.ConfigurableResource[MilvusStore]):
+    """The Milvus collection."""
+
+    product_database: dg.ResourceDependency[ProductDatabaseResource]
+    embedder: dg.ResourceDependency[EmbedderResource]
+    uri: str
+    token: str
+    collection: str
+    index: str
+
+    def get(self) -> MilvusStore:
+        """The store."""
+        return connect.vector_store(
+            self.product_database.get(), self.uri, self.token, self.collection, self.index, self.embedder.get()
+        )
+
+
+class StorageResource(dg.ConfigurableResource[UPath]):
+    """Where the files between the stages are: a folder, `s3://…` or `gs://…`."""
+
+    root: str
+
+    def newest_elsewhere(self, asset: str, day: dt.date, ids: Sequence[str]) -> pa.Table | None:
+        """The newest row of each product among the files of an asset's other days; None when there is none."""
+        return newest_rows_elsewhere(UPath(self.root), asset, day, ids)
+
+
+class ParquetIOManager(dg.UPathIOManager):
+    """One Parquet file per asset and day, written so that a reader never sees a part."""
+
+    extension: str | None = EXTENSION
+
+    def dump_to_path(self, context: dg.OutputContext, obj: pa.Table, path: UPath) -> None:
+        """Write the table of a day."""
+        write_table(path, obj)
+        context.add_output_metadata({"size_bytes": path.stat().st_size})
+
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> pa.Table:  # noqa: ARG002 - the base class asks for it
+        """Read the table of a day."""
+        return read_table(path)
+
+
+class ParquetIOManagerFactory(dg.ConfigurableIOManagerFactory[ParquetIOManager]):
+    """The IO manager on the storage."""
+
+    storage: dg.ResourceDependency[StorageResource]
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> ParquetIOManager:  # noqa: ARG002 - idem
+        """The IO manager."""
+        return ParquetIOManager(base_path=UPath(self.storage.root))
+
+
+def default_resources(settings: Settings) -> dict[str, Any]:
+    """The resources of the settings, by role. Only variables that may hold a secret are read later, by name."""
+    product_database = ProductDatabaseResource(
+        url=dg.EnvVar("LABELING_POSTGRES_URL"), source_table=settings.source_table, timezone=settings.timezone
+    )
+    storage = StorageResource(root=settings.storage_root)
+    embedder = EmbedderResource(name=settings.embedder, device=settings.device, dtype=settings.dtype)
+    return {
+        "product_database": product_database,
+        "image_store": ImageStoreResource(
+            product_database=product_database,
+            root=settings.storage_root,
+            allowed_private_hosts=",".join(settings.allow_private_image_hosts),
+        ),
+        "vision_model": VisionModelResource(
+            backend=settings.vision_backend,
+            model=settings.vision_model,
+            hosts=list(settings.vision_hosts),
+            api_key=dg.EnvVar("LABELING_OPENAI_API_KEY") if settings.openai_api_key else "",
+            slots_per_host=settings.vision_slots,
+            timeout_seconds=settings.vision_timeout_seconds,
+            context_tokens=settings.vision_context_tokens,
+            description_language=settings.description_language,
+        ),
+        "embedder": embedder,
+        "vector_store": VectorStoreResource(
+            product_database=product_database,
+            embedder=embedder,
+            uri=dg.EnvVar("LABELING_MILVUS_URI"),
+            token=dg.EnvVar("LABELING_MILVUS_TOKEN") if settings.milvus_token else "",
+            collection=settings.milvus_collection,
+            index=settings.milvus_index,
+        ),
+        "storage": storage,
+        "io_manager": ParquetIOManagerFactory(storage=storage),
+    }

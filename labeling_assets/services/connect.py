@@ -1,0 +1,152 @@
+"""Builds each service from plain values, once a process: a model loads once, a pool of connections is shared.
+
+Dagster resources and the command line both come here, so that they never differ. Values are strings and numbers, because
+they are the key under which a service is kept.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from labeling_assets.errors import ConfigurationError
+from labeling_assets.services.postgres import ProductDatabase, advisory_lock, create_engine
+from labeling_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from labeling_assets.services.embedding import Embedder
+    from labeling_assets.services.images.store import ImageStore
+    from labeling_assets.services.milvus import MilvusStore
+    from labeling_assets.services.vision import VisionModel
+
+
+@functools.cache
+def product_database(url: str, source_table: str, timezone: str) -> ProductDatabase:
+    """The source table, `data_label` and the engine that all tables of ours are reached by."""
+    return ProductDatabase(create_engine(url), source_table, ZoneInfo(timezone))
+
+
+@functools.cache
+def image_store(database: ProductDatabase, root: str, allowed_hosts: tuple[str, ...]) -> ImageStore:
+    """The content-addressed store, with the one fetcher of outside URLs."""
+    from labeling_assets.services.images.fetcher import ImageFetcher
+    from labeling_assets.services.images.store import ImageStore
+
+    return ImageStore(root, database.engine, ImageFetcher(allowed_hosts))
+
+
+@functools.cache
+def vision_model(
+    backend: str, model: str, hosts: tuple[str, ...], api_key: str, slots: int, timeout_seconds: float, context_tokens: int
+) -> VisionModel:
+    """The vision model of a backend.
+
+    Raises:
+        ConfigurationError: The backend needs an address that is not set.
+    """
+    if backend == "embedded":
+        from labeling_assets.services.vision.embedded import EmbeddedVisionModel
+
+        return EmbeddedVisionModel()
+    if backend == "ollama":
+        from labeling_assets.services.vision.ollama import OllamaVisionModel
+
+        return OllamaVisionModel(hosts, model, slots, timeout_seconds, context_tokens)
+    if not hosts:
+        raise ConfigurationError("LABELING_OPENAI_BASE_URL is not set.", "Set it to http://host:8000/v1, say.")
+    from labeling_assets.services.vision.openai import OpenAIVisionModel
+
+    return OpenAIVisionModel(hosts, model, api_key, slots, timeout_seconds)
+
+
+@functools.cache
+def embedder(name: str, device: str, dtype: str) -> Embedder:
+    """The embedder of a name.
+
+    Raises:
+        ConfigurationError: This release has no such embedder, or it does not run on the device.
+    """
+    if name != "embedded":
+        raise ConfigurationError(
+            f"LABELING_EMBEDDER is {name!r}, which this release does not have yet.", "Unset it, or set it to `embedded`."
+        )
+    if device not in ("auto", "cpu") or dtype not in ("auto", "float32"):
+        raise ConfigurationError(
+            f"The embedded embedder computes in float32 on the CPU, not in {dtype} on {device}.",
+            "Unset LABELING_DEVICE and LABELING_DTYPE.",
+        )
+    from labeling_assets.services.embedding.embedded import EmbeddedEmbedder
+
+    return EmbeddedEmbedder()
+
+
+@functools.cache
+def vector_store(
+    database: ProductDatabase, uri: str, token: str, collection: str, index: str, embedder: Embedder
+) -> MilvusStore:
+    """The Milvus collection for the vectors of an embedder; one writer at a time, by a lock in Postgres."""
+    from labeling_assets.services.milvus import MilvusStore
+
+    return MilvusStore(
+        uri, token, collection, index, embedder.identity, lambda: advisory_lock(database.engine, f"milvus:{collection}")
+    )
+
+
+class Services:
+    """The services of a home, for callers outside Dagster.
+
+    Args:
+        settings: With all addresses filled in, as `instance.prepare` returns them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @property
+    def product_database(self) -> ProductDatabase:
+        """See `product_database`."""
+        url = self._settings.postgres_url
+        if url is None:
+            raise ConfigurationError("LABELING_POSTGRES_URL is not known.", "Run `labeling up`.")
+        return product_database(url.get_secret_value(), self._settings.source_table, self._settings.timezone)
+
+    @property
+    def image_store(self) -> ImageStore:
+        """See `image_store`."""
+        settings = self._settings
+        return image_store(self.product_database, settings.storage_root, settings.allow_private_image_hosts)
+
+    @property
+    def vision_model(self) -> VisionModel:
+        """See `vision_model`."""
+        settings = self._settings
+        key = settings.openai_api_key
+        return vision_model(
+            settings.vision_backend,
+            settings.vision_model,
+            settings.vision_hosts,
+            key.get_secret_value() if key else "",
+            settings.vision_slots,
+            settings.vision_timeout_seconds,
+            settings.vision_context_tokens,
+        )
+
+    @property
+    def embedder(self) -> Embedder:
+        """See `embedder`."""
+        return embedder(self._settings.embedder, self._settings.device, self._settings.dtype)
+
+    @property
+    def vector_store(self) -> MilvusStore:
+        """See `vector_store`."""
+        settings = self._settings
+        token = settings.milvus_token
+        return vector_store(
+            self.product_database,
+            settings.milvus_uri or "",
+            token.get_secret_value() if token else "",
+            settings.milvus_collection,
+            settings.milvus_index,
+            self.embedder,
+        )

@@ -1,0 +1,38 @@
+"""What must be forgotten so that a row in quarantine is really tried again, and not answered from memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from upath import UPath
+
+from labeling_assets.services.connect import Services
+from labeling_assets.services.day_tables import EXTENSION, read_table
+from labeling_assets.services.ledger import LabelLedger
+from labeling_assets.services.quarantine import QuarantinedRow
+from labeling_assets.settings import Settings
+
+IMAGE_STAGE, LABEL_STAGE = "product_images", "qwen_labels"
+
+
+def forget_outcomes(settings: Settings, rows: Sequence[QuarantinedRow]) -> None:
+    """Forget the remembered failures of the rows' images and labels.
+
+    Args:
+        settings: With all addresses filled in.
+        rows: Rows of the quarantine.
+    """
+    services = Services(settings)
+    urls, shas = set(), set()
+    for day in sorted({row.day for row in rows}):
+        path = UPath(settings.storage_root) / IMAGE_STAGE / f"{day}{EXTENSION}"
+        if not path.exists():
+            continue
+        ids = {stage: {row.product_id for row in rows if (row.day, row.stage) == (day, stage)} for stage in (IMAGE_STAGE, LABEL_STAGE)}
+        for product in read_table(path).select(["id_sanpham", "image", "image_sha256"]).to_pylist():
+            if product["id_sanpham"] in ids[IMAGE_STAGE]:
+                urls.add(product["image"].strip())
+            if product["id_sanpham"] in ids[LABEL_STAGE] and product["image_sha256"]:
+                shas.add(product["image_sha256"])
+    services.image_store.forget(sorted(urls))
+    LabelLedger(services.product_database.engine).forget(sorted(shas))

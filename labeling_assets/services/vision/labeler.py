@@ -1,0 +1,283 @@
+"""Labels many images with one model: each distinct image once, every slot of the server busy, nothing paid for twice.
+
+Here is what lies between a list of images and the ledger: which images are asked about, how often a bad reply is asked
+for again, and what a failure stops. How one request is made is the backend's business, how a reply is read that of
+`products/labels.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from labeling_assets.errors import (
+    ContextOverflowError,
+    InvalidReplyError,
+    LabelError,
+    ModelRunnerError,
+    ModelTimeoutError,
+    RepetitiveReplyError,
+    RowError,
+    ServiceUnavailableError,
+    TruncatedReplyError,
+)
+from labeling_assets.products.labels import LABEL_SCHEMA, SCHEMA_VERSION, ParsedReply, ProductLabels, parse_reply
+from labeling_assets.products.prompt import PROMPT_VERSION, build_prompt, build_reask_prompt
+from labeling_assets.services.claims import Claims
+from labeling_assets.services.ledger import LabelKey, LabelLedger, LedgerEntry
+from labeling_assets.services.vision import VisionModel
+from labeling_assets.services.vision.slots import SlotPipeline
+
+LOOKUP_BATCH = 500
+"""Images that are looked up in the ledger at once; at most two batches are under way."""
+
+MAX_FAILURES_IN_A_ROW = 20
+"""Images in a row on which the server may break until it counts as broken: an outage must not quarantine whole days."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """The label of one image and who said so.
+
+    Attributes:
+        labels: The fifteen fields.
+        model: Name of the model.
+        digest: Its digest.
+        prompt_version: Version of the prompt.
+        schema_version: Version of the label schema.
+        parse_step: How the reply was parsed: direct, fenced, embedded or repaired.
+        prompt_tokens: Tokens read for the label, whenever that was.
+        output_tokens: Tokens written for it.
+        seconds: Time the model server took for it.
+        model_calls: Requests made for it, the re-ask included.
+        is_from_ledger: Whether it was paid for earlier.
+    """
+
+    labels: ProductLabels
+    model: str
+    digest: str
+    prompt_version: str
+    schema_version: str
+    parse_step: str
+    prompt_tokens: int
+    output_tokens: int
+    seconds: float
+    model_calls: int
+    is_from_ledger: bool
+
+
+@dataclass
+class LabelCounts:
+    """What a labeler has done so far. Calls, tokens and seconds are those of this labeler, not of what the ledger held.
+
+    Attributes:
+        rows: Images asked for, repeated ones included.
+        distinct: Distinct images among them.
+        ledger_hits: Distinct images that the ledger knew, labeled or refused.
+        model_calls: Requests to the model, re-asks included.
+        prompt_tokens: Tokens read.
+        output_tokens: Tokens written.
+        model_seconds: Time of all requests, added up.
+        refused: Distinct images without a label.
+        reasked: Distinct images whose first reply could not be used.
+    """
+
+    rows: int = 0
+    distinct: int = 0
+    ledger_hits: int = 0
+    model_calls: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    model_seconds: float = 0.0
+    refused: int = 0
+    reasked: int = 0
+
+
+@dataclass
+class _Cost:
+    """What one image has cost: requests, tokens and seconds."""
+
+    model_calls: int = 0
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    sha: str
+    result: Label | RowError
+    cost: _Cost = field(default_factory=_Cost)
+    is_from_ledger: bool = False
+
+
+class Labeler:
+    """Labels images with one model and keeps every reply in the ledger.
+
+    Attributes:
+        counts: What has been done, also while it goes on.
+
+    Args:
+        model: Asked in as many threads as it has slots. `check` it before.
+        ledger: Looked up before the model is asked.
+    """
+
+    def __init__(self, model: VisionModel, ledger: LabelLedger) -> None:
+        self.counts = LabelCounts()
+        self._model = model
+        self._ledger = ledger
+        self._key = LabelKey(model.digest, PROMPT_VERSION, SCHEMA_VERSION)
+        self._failures_in_a_row = 0
+        self._lock = threading.Lock()
+
+    def label_all(
+        self, shas: Iterable[str], read_jpeg: Callable[[str], bytes]
+    ) -> Generator[tuple[str, Label | RowError], None, None]:
+        """The label of each distinct image, or why it has none, in the order in which they are done.
+
+        A reply is in the ledger before its slot is given the next image, so a killed process loses at most the requests
+        under way: one a slot. Two processes never ask about the same image at once; the second waits and takes the reply
+        of the first. An image whose reply cannot be used is asked about once more, with the fault named; then the refusal
+        is remembered. When the generator is closed, or an error other than `RowError` occurs, no new request is made, and
+        those under way are waited for and kept.
+
+        Args:
+            shas: sha256 of the images, in any number and order; repeated ones are left out.
+            read_jpeg: Gives the JPEG of an image; called in several threads.
+
+        Yields:
+            sha256 of the image, and its `Label` or the `RowError` (mostly a `LabelError`) that it met.
+
+        Raises:
+            ServiceUnavailableError: The model server or PostgreSQL does not answer, or the server fails on every image.
+            ConfigurationError: The model is gone.
+        """
+        claims = Claims(self._ledger.engine, f"label:{self._key}")
+        pipeline = SlotPipeline(self._model.slots, read_jpeg, functools.partial(self._label, claims))
+        try:
+            for batch in self._distinct_batches(shas):
+                known = self._ledger.get_many(batch, self._key)
+                for sha in batch:
+                    if sha not in known:
+                        pipeline.submit(sha)
+                for sha, entry in known.items():
+                    yield self._counted(self._remembered(sha, entry))
+                while pipeline.outstanding > LOOKUP_BATCH:
+                    yield self._counted(pipeline.next_outcome())
+            while pipeline.outstanding:
+                yield self._counted(pipeline.next_outcome())
+        finally:
+            claims.interrupt()
+            pipeline.stop()
+            claims.close()
+
+    def _distinct_batches(self, shas: Iterable[str]) -> Iterator[list[str]]:
+        seen: set[str] = set()
+        batch: list[str] = []
+        for sha in shas:
+            self.counts.rows += 1
+            if sha in seen:
+                continue
+            self.counts.distinct += 1
+            seen.add(sha)
+            batch.append(sha)
+            if len(batch) == LOOKUP_BATCH:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _counted(self, outcome: _Outcome) -> tuple[str, Label | RowError]:
+        counts, cost = self.counts, outcome.cost
+        counts.model_calls += cost.model_calls
+        counts.prompt_tokens += cost.prompt_tokens
+        counts.output_tokens += cost.output_tokens
+        counts.model_seconds += cost.seconds
+        counts.ledger_hits += outcome.is_from_ledger
+        counts.reasked += cost.model_calls > 1
+        counts.refused += isinstance(outcome.result, RowError)
+        return outcome.sha, outcome.result
+
+    def _label(self, claims: Claims, sha: str, read_jpeg: Callable[[], bytes]) -> _Outcome:
+        """Ask about one image and keep what the model said, before the slot is given anything else."""
+        with claims.hold(sha):
+            known = self._ledger.get_many([sha], self._key)
+            if sha in known:
+                return self._remembered(sha, known[sha])
+            cost = _Cost()
+            try:
+                parsed = self._ask(read_jpeg(), cost)
+            except LabelError as error:
+                kept = error if error.can_retry else self._keep(sha, cost, refusal=error)
+                self._watch_server(error)
+            except RowError as error:
+                kept = error
+            else:
+                kept = self._keep(sha, cost, parsed=parsed)
+                self._watch_server(None)
+            return _Outcome(sha, kept, cost)
+
+    def _keep(
+        self, sha: str, cost: _Cost, *, parsed: ParsedReply | None = None, refusal: LabelError | None = None
+    ) -> Label | LabelError:
+        """Put a label or a refusal into the ledger, and return what stands there."""
+        entry = LedgerEntry(
+            model=self._model.name,
+            labels=parsed.labels if parsed else None,
+            error_class=type(refusal).__name__ if refusal else None,
+            error_message=refusal.message if refusal else None,
+            parse_step=parsed.step if parsed else None,
+            **vars(cost),
+        )
+        return self._result(self._ledger.put(sha, self._key, entry), is_from_ledger=False)
+
+    def _remembered(self, sha: str, entry: LedgerEntry) -> _Outcome:
+        return _Outcome(sha, self._result(entry, is_from_ledger=True), is_from_ledger=True)
+
+    def _ask(self, jpeg: bytes, cost: _Cost) -> ParsedReply:
+        """The label of an image, asked for once more when the first reply cannot be used."""
+        try:
+            return self._ask_once(jpeg, build_prompt(), cost)
+        except (InvalidReplyError, TruncatedReplyError, RepetitiveReplyError) as fault:
+            prompt = build_reask_prompt(fault.message)
+        return self._ask_once(jpeg, prompt, cost)
+
+    def _ask_once(self, jpeg: bytes, prompt: str, cost: _Cost) -> ParsedReply:
+        cost.model_calls += 1
+        reply = self._model.ask(jpeg, prompt, LABEL_SCHEMA)
+        cost.prompt_tokens += reply.prompt_tokens
+        cost.output_tokens += reply.output_tokens
+        cost.seconds += reply.seconds
+        return parse_reply(reply.text, is_cut_off=reply.is_cut_off)
+
+    def _watch_server(self, refusal: LabelError | None) -> None:
+        """Count the images in a row that the server failed on, and stop when they are too many."""
+        with self._lock:
+            if not isinstance(refusal, ModelRunnerError | ModelTimeoutError | ContextOverflowError):
+                self._failures_in_a_row = 0
+                return
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
+                raise ServiceUnavailableError(
+                    f"{self._model.name} failed on {self._failures_in_a_row} images in a row, at last: {refusal}.",
+                    "Look at the log of the model server.",
+                ) from refusal
+
+    def _result(self, entry: LedgerEntry, *, is_from_ledger: bool) -> Label | LabelError:
+        if entry.labels is None:
+            return entry.error()
+        return Label(
+            labels=entry.labels,
+            model=entry.model,
+            digest=self._key.model_digest,
+            prompt_version=self._key.prompt_version,
+            schema_version=self._key.schema_version,
+            parse_step=str(entry.parse_step),
+            prompt_tokens=entry.prompt_tokens,
+            output_tokens=entry.output_tokens,
+            seconds=entry.seconds,
+            model_calls=entry.model_calls,
+            is_from_ledger=is_from_ledger,
+        )
