@@ -22,8 +22,8 @@
         │   └── ModelTimeoutError        (r)  no reply within the deadline
         └── VectorError                       the embedder returned no usable vector
 
-(r) marks the classes for which a retry can help (`can_retry`). What belongs here: classes and their meaning. How an error
-becomes a Dagster failure is in `failures.py`.
+(r) marks the classes for which a retry can help (`can_retry`). What belongs here: classes and their meaning. How an
+error becomes a Dagster failure is in `failures.py`.
 """
 
 from __future__ import annotations

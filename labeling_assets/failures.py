@@ -1,4 +1,4 @@
-"""Errors of the platform → Dagster failures, so that the run page shows the cause, the remedy and whether a retry can help."""
+"""Errors of the platform become Dagster failures; the run page shows cause and remedy."""
 
 from __future__ import annotations
 

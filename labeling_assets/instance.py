@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -97,7 +96,9 @@ def end_abandoned_runs(instance: dg.DagsterInstance, *, is_boot: bool = False) -
     ended = []
     for run in instance.get_runs(dg.RunsFilter(statuses=RUNNING)):
         if _is_abandoned(run, is_boot=is_boot):
-            instance.report_run_failed(run, "The process of this run is gone. What it finished is kept; run the day again.")
+            instance.report_run_failed(
+                run, "The process of this run is gone. What it finished is kept; run the day again."
+            )
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             ended.append(run.run_id)
     return ended
@@ -114,5 +115,3 @@ def _is_abandoned(run: dg.DagsterRun, *, is_boot: bool) -> bool:
         return process.status() == psutil.STATUS_ZOMBIE or f"{process.create_time():.2f}" != created
     except psutil.NoSuchProcess:
         return True
-
-

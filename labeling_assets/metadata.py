@@ -1,7 +1,7 @@
 """What a person reads on an asset's page: counts, preview with thumbnails, distributions, column schema and lineage.
 
-Every materialization carries the same keys every time, zero rather than absent, with one numeric type each and the unit in
-the name, so that the plots of the Dagster UI have no gaps. Keys that outsiders read are constants here.
+Every materialization carries the same keys every time, zero rather than absent, with one numeric type each and the unit
+in the name, so that the plots of the Dagster UI have no gaps. Keys that outsiders read are constants here.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def table_schema(model: type[BaseModel], extra: Mapping[str, tuple[str, str]] | 
         dg.TableColumn(
             name=field.name,
             type=str(field.type),
-            description=field.metadata[b"description"].decode(),
+            description=(field.metadata or {})[b"description"].decode(),
             constraints=dg.TableColumnConstraints(nullable=field.nullable),
         )
         for field in arrow_schema(model)

@@ -1,11 +1,9 @@
 """One thin resource for each outside system, and the settings they are bound to.
 
-A resource holds plain values, which the UI shows, and hands out the service of `services/connect.py`. Addresses and keys that
-may hold a secret are `dg.EnvVar`, so that the UI shows the name of the variable alone. Between the stages,
+A resource holds plain values, which the UI shows, and hands out the service of `services/connect.py`. Addresses and
+keys that may hold a secret are `dg.EnvVar`, so that the UI shows the name of the variable alone. Between the stages,
 `ParquetIOManager` keeps one file per asset and day.
 """
-
-from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ from upath import UPath
 from labeling_assets.services import connect
 from labeling_assets.services.day_tables import EXTENSION, newest_rows_elsewhere, read_table, write_table
 from labeling_assets.services.embedding import Embedder
+from labeling_assets.services.images.files import open_root
 from labeling_assets.services.images.store import ImageStore
 from labeling_assets.services.ledger import LabelLedger
 from labeling_assets.services.milvus import MilvusStore
@@ -109,8 +108,9 @@ class VectorStoreResource(dg.ConfigurableResource[MilvusStore]):
 
     def get(self) -> MilvusStore:
         """The store."""
+        identity = self.embedder.get().identity
         return connect.vector_store(
-            self.product_database.get(), self.uri, self.token, self.collection, self.index, self.embedder.get()
+            self.product_database.get(), self.uri, self.token, self.collection, self.index, identity
         )
 
 
@@ -121,7 +121,7 @@ class StorageResource(dg.ConfigurableResource[UPath]):
 
     def newest_elsewhere(self, asset: str, day: dt.date, ids: Sequence[str]) -> pa.Table | None:
         """The newest row of each product among the files of an asset's other days; None when there is none."""
-        return newest_rows_elsewhere(UPath(self.root), asset, day, ids)
+        return newest_rows_elsewhere(open_root(self.root), asset, day, ids)
 
 
 class ParquetIOManager(dg.UPathIOManager):
@@ -134,7 +134,7 @@ class ParquetIOManager(dg.UPathIOManager):
         write_table(path, obj)
         context.add_output_metadata({"size_bytes": path.stat().st_size})
 
-    def load_from_path(self, context: dg.InputContext, path: UPath) -> pa.Table:  # noqa: ARG002 - the base class asks for it
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> pa.Table:  # noqa: ARG002 - inherited
         """Read the table of a day."""
         return read_table(path)
 
@@ -146,7 +146,7 @@ class ParquetIOManagerFactory(dg.ConfigurableIOManagerFactory[ParquetIOManager])
 
     def create_io_manager(self, context: dg.InitResourceContext) -> ParquetIOManager:  # noqa: ARG002 - idem
         """The IO manager."""
-        return ParquetIOManager(base_path=UPath(self.storage.root))
+        return ParquetIOManager(base_path=open_root(self.storage.root))
 
 
 def default_resources(settings: Settings) -> dict[str, Any]:

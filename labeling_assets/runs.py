@@ -1,13 +1,14 @@
 """Materializes days through Dagster from outside the UI, and tells what happened (P12).
 
-A day is one run of `products_job` in this process, so the models load once. A failed day does not stop the others. What a
-killed run had finished is kept and not paid for again.
+A day is one run of `products_job` in this process, so the models load once. A failed day does not stop the others. What
+a killed run had finished is kept and not paid for again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import json
 import threading
 import time
@@ -24,8 +25,8 @@ from labeling_assets import instance as dagster_instance
 from labeling_assets.definitions import build_defs
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.metadata import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED, SECONDS
+from labeling_assets.services.connect import Services
 from labeling_assets.services.day_tables import EXTENSION, read_table
-from labeling_assets.services.postgres import create_engine
 from labeling_assets.services.quarantine import Quarantine
 from labeling_assets.settings import Settings
 
@@ -127,7 +128,7 @@ def run_days(
         dagster_instance.end_abandoned_runs(instance)
         for day in days:
             run_id = str(uuid.uuid4())
-            with _watched(instance, run_id, lambda stage, day=day: on_stage(day, stage)):
+            with _watched(instance, run_id, functools.partial(on_stage, day)):
                 result = _run_day(job, instance, run_id, day, limit)
             results.append(result)
             on_day(result)
@@ -232,10 +233,5 @@ def _inserted_ids(settings: Settings, result: DayResult) -> list[str]:
 
 
 def _failed_records(settings: Settings, days: Sequence[str]) -> list[dict[str, Any]]:
-    assert settings.postgres_url is not None
-    engine = create_engine(settings.postgres_url.get_secret_value())
-    try:
-        quarantine = Quarantine(engine)
-        return [asdict(row) for day in days for row in quarantine.find(day=dt.date.fromisoformat(day))]
-    finally:
-        engine.dispose()
+    quarantine = Quarantine(Services(settings).product_database.engine)
+    return [asdict(row) for day in days for row in quarantine.find(day=dt.date.fromisoformat(day))]

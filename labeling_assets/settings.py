@@ -67,9 +67,7 @@ class Settings(BaseSettings):
         "embedded", description="Who labels images: embedded (no download), ollama, or openai (any compatible server)."
     )
     vision_model: str = Field("qwen2.5vl:latest", description="Model name on the vision server.")
-    ollama_hosts: CommaSeparated = Field(
-        ("http://127.0.0.1:11434",), description="Ollama endpoints, comma-separated."
-    )
+    ollama_hosts: CommaSeparated = Field(("http://127.0.0.1:11434",), description="Ollama endpoints, comma-separated.")
     openai_base_url: CommaSeparated = Field((), description="OpenAI-compatible endpoints, comma-separated, with /v1.")
     openai_api_key: SecretStr | None = Field(None, description="API key of the OpenAI-compatible endpoints.")
     vision_slots: int = Field(

@@ -1,7 +1,8 @@
 """`labeling …`: the platform from the command line.
 
-Each module of this package holds the commands of one purpose. Commands load what they need when they run, so that `--help`
-is quick. Exit codes: 0 done, 1 something failed, 2 a wrong setting or argument, 3 `status` of a stopped stack, 130 Ctrl+C.
+Each module of this package holds the commands of one purpose. Commands load what they need when they run, so that
+`--help` is quick. Exit codes: 0 done, 1 something failed, 2 a wrong setting or argument, 3 `status` of a stopped stack,
+130 Ctrl+C.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import warnings
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from labeling_assets.cli.dev import dev
 from labeling_assets.cli.doctor import doctor
@@ -30,15 +32,11 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except LabelingError as error:
-            Console(stderr=True, highlight=False).print(f"[red]Error:[/] {_plain(str(error))}", soft_wrap=True)
+            Console(stderr=True, highlight=False).print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)
             sys.exit(2 if isinstance(error, ConfigurationError) else 1)
         except KeyboardInterrupt:
             Console(stderr=True).print("Stopped. What was finished is kept.")
             sys.exit(130)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,7 +47,9 @@ def cli(*, verbose: bool) -> None:
 
     Start with `labeling demo`. Settings are environment variables LABELING_…; see .env.example.
     """
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
     warnings.filterwarnings("ignore", module="dagster")
 
 

@@ -48,15 +48,15 @@ def dev(host: str, port: int) -> None:
 def _run_until_stopped(command: list[str]) -> int:
     """Run a child in a session of its own and pass SIGINT and SIGTERM on to it once.
 
-    A shell that starts us in the background leaves SIGINT ignored, and Dagster maps SIGTERM to SIGINT's handler; so the child
-    gets the default handler back.
+    A shell that starts us in the background leaves SIGINT ignored, and Dagster maps SIGTERM to SIGINT's handler; so the
+    child gets the default handler back.
     """
     process = subprocess.Popen(
         command,
         cwd="/",
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - no threads yet
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     stopping = False
 

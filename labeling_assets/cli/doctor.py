@@ -6,14 +6,19 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 import sqlalchemy as sa
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from labeling_assets.errors import ConfigurationError, LabelingError
 from labeling_assets.settings import Settings
+
+if TYPE_CHECKING:
+    from labeling_assets.services.connect import Services
 
 
 @dataclass(frozen=True)
@@ -67,25 +72,25 @@ def _finding(name: str, test: Callable[[], str]) -> Finding:
         return Finding(name, is_ok=False, details=error.message, remedy=error.remedy)
 
 
-def _source_table(services: object, settings: Settings) -> str:
+def _source_table(services: Services, settings: Settings) -> str:
     from labeling_assets.products.queries import SOURCE_COLUMNS
-    from labeling_assets.services.connect import Services
     from labeling_assets.services.postgres import database_errors
 
-    assert isinstance(services, Services)  # noqa: S101 - narrows the type for the checker
     schema, table = settings.source_table.split(".")
     with database_errors("PostgreSQL cannot be read"):
         inspector = sa.inspect(services.product_database.engine)
         if not inspector.has_table(table, schema=schema):
             raise ConfigurationError(
-                f"{settings.source_table} does not exist.", "Set LABELING_SOURCE_TABLE, or fill it with `labeling demo`."
+                f"{settings.source_table} does not exist.",
+                "Set LABELING_SOURCE_TABLE, or fill it with `labeling demo`.",
             )
         columns = {column["name"] for column in inspector.get_columns(table, schema=schema)}
         indexed = {name for index in inspector.get_indexes(table, schema=schema) for name in index["column_names"][:1]}
     missing = sorted(SOURCE_COLUMNS.keys() - columns)
     if missing:
         raise ConfigurationError(
-            f"{settings.source_table} lacks the columns {', '.join(missing)}.", "Add them, or offer a view that has them."
+            f"{settings.source_table} lacks the columns {', '.join(missing)}.",
+            "Add them, or offer a view that has them.",
         )
     return f"{settings.source_table} has every column" + (
         "" if "published_at" in indexed else "; an index on published_at would make the crawl faster"
@@ -102,29 +107,26 @@ def _dagster_storage() -> str:
 def _storage(settings: Settings) -> str:
     from upath import UPath
 
-    from labeling_assets.services.images.files import storage_errors
-
     probe = UPath(settings.storage_root) / ".doctor"
-    with storage_errors(f"{settings.storage_root} cannot be written"):
+    try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"doctor")
         probe.unlink()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{settings.storage_root} cannot be written: {error}.",
+            "Set LABELING_STORAGE, or give us the right to write.",
+        ) from error
     return f"{settings.storage_root} can be written"
 
 
-def _vision_model(services: object) -> str:
-    from labeling_assets.services.connect import Services
-
-    assert isinstance(services, Services)  # noqa: S101 - narrows the type for the checker
+def _vision_model(services: Services) -> str:
     model = services.vision_model
     model.check()
     return f"{model.name}, digest {model.digest[:12]}, {model.slots} slots"
 
 
-def _milvus(services: object) -> str:
-    from labeling_assets.services.connect import Services
-
-    assert isinstance(services, Services)  # noqa: S101 - narrows the type for the checker
+def _milvus(services: Services) -> str:
     store = services.vector_store
     store.ensure()
     state = store.state()
@@ -137,5 +139,5 @@ def _print(findings: list[Finding]) -> None:
         table.add_column(name, overflow="fold")
     for finding in findings:
         details = finding.details if finding.is_ok else f"{finding.details}\n→ {finding.remedy}"
-        table.add_row("[green]✓[/]" if finding.is_ok else "[red]✗[/]", finding.name, details.replace("[", r"\["))
+        table.add_row("[green]✓[/]" if finding.is_ok else "[red]✗[/]", finding.name, escape(details))
     Console().print(table)

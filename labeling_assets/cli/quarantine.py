@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from labeling_assets.settings import Settings
@@ -32,9 +31,9 @@ def quarantine() -> None:
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="At most so many rows.")
 def list_rows(day: dt.datetime | None, stage: str | None, *, retryable: bool, limit: int) -> None:
     """List the rows in quarantine, newest day first."""
-    with _quarantine() as table:
-        rows = table.find(day=day and day.date(), stage=stage, can_retry=True if retryable else None, limit=limit)
-        total = sum(table.counts(day.date() if day else None).values())
+    table = _quarantine()
+    rows = table.find(day=day and day.date(), stage=stage, can_retry=True if retryable else None, limit=limit)
+    total = sum(table.counts(day.date() if day else None).values())
     console = Console()
     if not rows:
         console.print("Nothing is in quarantine." if not total else "No row matches.")
@@ -43,9 +42,9 @@ def list_rows(day: dt.datetime | None, stage: str | None, *, retryable: bool, li
     for name in ("day", "stage", "product", "reason", "retry helps", "attempts"):
         output.add_column(name, overflow="fold")
     for row in rows:
-        reason = f"[red]{row.error_class}[/] {_plain(row.message)}"
+        reason = f"[red]{row.error_class}[/] {escape(row.message)}"
         output.add_row(
-            str(row.day), row.stage, _plain(row.product_id), reason, "yes" if row.can_retry else "no", str(row.attempts)
+            str(row.day), row.stage, escape(row.product_id), reason, "yes" if row.can_retry else "no", str(row.attempts)
         )
     console.print(output)
     if total > len(rows):
@@ -56,15 +55,14 @@ def list_rows(day: dt.datetime | None, stage: str | None, *, retryable: bool, li
 @click.argument("product_id")
 def show(product_id: str) -> None:
     """Show all that is known of one product in quarantine."""
-    with _quarantine() as table:
-        rows = table.find(product_id=product_id)
+    rows = _quarantine().find(product_id=product_id)
     if not rows:
         Console(stderr=True).print(f"{product_id!r} is not in quarantine.", markup=False)
         sys.exit(1)
     for row in rows:
         output = Table(show_header=False)
         for name, value in vars(row).items():
-            output.add_row(name, _plain(str(value)))
+            output.add_row(name, escape(str(value)))
         Console().print(output)
 
 
@@ -84,8 +82,7 @@ def retry(day: dt.datetime | None, product_id: str | None, stage: str | None, *,
 
     settings = instance.prepare(Settings.load())
     can_retry = None if everything or product_id else True
-    with _quarantine(settings) as table:
-        rows = table.find(day=day and day.date(), stage=stage, product_id=product_id, can_retry=can_retry)
+    rows = _quarantine(settings).find(day=day and day.date(), stage=stage, product_id=product_id, can_retry=can_retry)
     if not rows:
         Console().print("No row matches.")
         return
@@ -100,20 +97,10 @@ def retry(day: dt.datetime | None, product_id: str | None, stage: str | None, *,
         sys.exit(1)
 
 
-@contextmanager
-def _quarantine(settings: Settings | None = None) -> Iterator[Quarantine]:
+def _quarantine(settings: Settings | None = None) -> Quarantine:
     from labeling_assets import instance
-    from labeling_assets.services.postgres import create_engine
+    from labeling_assets.services.connect import Services
     from labeling_assets.services.quarantine import Quarantine
 
     settings = settings or instance.prepare(Settings.load())
-    assert settings.postgres_url is not None  # noqa: S101 - prepare fills it in
-    engine = create_engine(settings.postgres_url.get_secret_value())
-    try:
-        yield Quarantine(engine)
-    finally:
-        engine.dispose()
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+    return Quarantine(Services(settings).product_database.engine)

@@ -67,7 +67,9 @@ def demo(days: int, products: int, seed: int) -> None:
     for text in EXAMPLE_SEARCHES:
         console.print(f'\n[bold]labeling search "{text}"[/]')
         _show_search(console, settings, text)
-    console.print("\nOpen the UI with [bold]make dev[/]: http://127.0.0.1:3000. Stop the services with `labeling down`.")
+    console.print(
+        "\nOpen the UI with [bold]make dev[/]: http://127.0.0.1:3000. Stop the services with `labeling down`."
+    )
     if any(not day["is_success"] for day in statistics.days):
         sys.exit(1)
 
@@ -123,7 +125,9 @@ def _stage_table(results: Sequence[DayResult]) -> Table:
     for name in ("rows in", "rows out", "quarantined", "seconds"):
         table.add_column(name, justify="right")
     for stage in STAGES:
-        sums = [sum(result.value(stage, key) for result in results) for key in ("rows_in", "rows_out", "rows_quarantined")]
+        sums = [
+            sum(result.value(stage, key) for result in results) for key in ("rows_in", "rows_out", "rows_quarantined")
+        ]
         seconds = sum(float(result.stages.get(stage, {}).get("seconds", 0.0)) for result in results)
         table.add_row(stage, *map(str, sums), f"{seconds:.1f}")
     return table

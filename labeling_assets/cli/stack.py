@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from labeling_assets.settings import PREFIX, Settings
+from labeling_assets.settings import Settings
 
 if TYPE_CHECKING:
     from labeling_assets.embedded.stack import ServiceStatus, StackStatus
@@ -29,9 +28,9 @@ POLL_SECONDS = 0.5
 def up(*, detach: bool) -> None:
     """Start the services on this machine: PostgreSQL and Milvus Lite.
 
-    Their data and logs are in LABELING_HOME. A service that you run yourself (LABELING_POSTGRES_URL, LABELING_MILVUS_URI) is
-    used and not started. Where the services run already, this only shows where they are. Without --detach they run until
-    Ctrl+C.
+    Their data and logs are in LABELING_HOME. A service that you run yourself (LABELING_POSTGRES_URL,
+    LABELING_MILVUS_URI) is used and not started. Where the services run already, this only shows where they are.
+    Without --detach they run until Ctrl+C.
     """
     from labeling_assets.embedded import stack
 
@@ -84,13 +83,67 @@ def status(*, as_json: bool, show_secrets: bool) -> None:
 
     settings = Settings.load()
     state = stack.status(settings)
-    secrets = stack.connection_secrets(settings) if show_secrets else {}
+    secrets = stack.connection_environment(settings) if show_secrets else {}
     if as_json:
-        sys.stdout.write(json.dumps(_as_json(state) | secrets, indent=2, ensure_ascii=False) + "\n")
+        content = _as_json(state) | ({"environment": secrets} if show_secrets else {})
+        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
     else:
         console = Console(highlight=False)
         _print(console, state)
+        if not state.is_running:
+            console.print("The services do not run; `labeling up` starts them.")
         for name, value in secrets.items():
-            console.print(f"{name}={value}", markup=False, soft_wrap=True)
+            click.echo(f"{name}={value}")
     if not state.is_running:
         sys.exit(NOT_RUNNING)
+
+
+def _print(console: Console, state: StackStatus) -> None:
+    """Print where everything is, for people."""
+    for service in state.services:
+        console.print(
+            f"[bold]{NAMES[service.key]}[/]: {service.address}{_connection(service)}, {_health(service)}",
+            soft_wrap=True,
+        )
+    for name, folder in (("Home", state.home), ("Dagster home", state.dagster_home), ("Logs", state.log_folder)):
+        console.print(f"{name}: {escape(str(folder))}", soft_wrap=True)
+
+
+def _connection(service: ServiceStatus) -> str:
+    """What a person types into another program beside the address."""
+    connection = service.connection
+    if "user" in connection:
+        dagster = connection["dagster"]
+        other = f" and {dagster['database']}" if isinstance(dagster, dict) else ""
+        return escape(f", user {connection['user']}, databases {connection['database']}{other}")
+    return escape(f", collection {connection['collection']}") if "collection" in connection else ""
+
+
+def _health(service: ServiceStatus) -> str:
+    problem = f": {escape(service.problem)}" if service.problem and not service.is_healthy else ""
+    if not service.is_external and service.pid is None:
+        return f"stopped{problem}"
+    owner = "yours" if service.is_external else f"process {service.pid}"
+    answer = "[green]answers[/]" if service.is_healthy else "[red]does not answer[/]"
+    return f"{answer} ({owner}){problem}"
+
+
+def _as_json(state: StackStatus) -> dict[str, object]:
+    content: dict[str, object] = {
+        "is_running": state.is_running,
+        "home": str(state.home),
+        "dagster_home": str(state.dagster_home),
+        "log_folder": str(state.log_folder),
+        "supervisor_pid": state.supervisor_pid,
+    }
+    for service in state.services:
+        content[service.key] = {
+            **service.connection,
+            "is_external": service.is_external,
+            "is_healthy": service.is_healthy,
+            "pid": service.pid,
+            "problem": service.problem,
+            "data_folder": service.data_folder and str(service.data_folder),
+            "log_file": service.log_file and str(service.log_file),
+        }
+    return content

@@ -19,7 +19,7 @@ from labeling_assets.embedded.lock import ProcessId, owner_record
 from labeling_assets.embedded.milvus import MilvusServer, answers_milvus
 from labeling_assets.embedded.ports import LOOPBACK
 from labeling_assets.embedded.postgres import PostgresServer, answers_postgres
-from labeling_assets.embedded.process import launcher_command, python_environment, rotate_log
+from labeling_assets.embedded.process import launcher_command, python_environment, prepare_log
 from labeling_assets.errors import ConfigurationError, ServiceUnavailableError
 
 START_SECONDS = 400.0
@@ -163,7 +163,7 @@ def _spawn(home: Home, keys: frozenset[ServiceKey], lock_fd: int) -> None:
         is_detached=True,
     )
     log_file = home.log_file("supervisor")
-    rotate_log(log_file)
+    prepare_log(log_file)
     with log_file.open("ab") as log:
         subprocess.run(
             launcher_command(specification),

@@ -21,11 +21,16 @@ def rendered(url: sa.URL) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def postgres_place(url: str) -> str:
-    """Host, port and database of a PostgreSQL URL, without user and password."""
+def postgres_place(url: str) -> dict[str, object]:
+    """Where a PostgreSQL URL leads, without the password: `host`, `port`, `user`, `database`."""
     parsed = normalised_url(url)
     host = parsed.host or parsed.query.get("host", "localhost")
-    return f"{host}:{parsed.port or POSTGRES_PORT}/{parsed.database or ''}"
+    return {
+        "host": host if isinstance(host, str) else ",".join(host),
+        "port": parsed.port or POSTGRES_PORT,
+        "user": parsed.username,
+        "database": parsed.database,
+    }
 
 
 def milvus_place(uri: str) -> str:

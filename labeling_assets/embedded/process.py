@@ -89,7 +89,7 @@ class ServerProcess(ABC):
 
     def prepare(self) -> None:
         """Get the folder ready before the launch; the lock is ours."""
-        rotate_log(self.log_file)
+        prepare_log(self.log_file)
 
     def complete(self) -> None:
         """Finish the set-up with the server's own means, once it answers; called after each launch."""
@@ -248,7 +248,8 @@ def launcher_command(specification: Specification) -> list[str]:
     return [sys.executable, "-I", "-S", launcher.__file__, json.dumps(specification)]
 
 
-def rotate_log(log_file: Path) -> None:
-    """Move a log that has grown over the limit aside, replacing the one moved before."""
+def prepare_log(log_file: Path) -> None:
+    """Move a log that has grown over the limit aside, and see that others cannot read the new one."""
     if log_file.exists() and log_file.stat().st_size > LOG_LIMIT_BYTES:
         log_file.replace(log_file.with_name(log_file.name + ".1"))
+    log_file.touch(mode=0o600)

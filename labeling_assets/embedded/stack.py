@@ -12,14 +12,13 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from labeling_assets.embedded import external
+from labeling_assets.embedded import external, postgres
 from labeling_assets.embedded.daemon import ensure_running, find_supervisor, is_answering, stop_running
 from labeling_assets.embedded.home import Home, Ports, ServiceKey
 from labeling_assets.embedded.ports import LOOPBACK
-from labeling_assets.embedded.postgres import database_url
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.services.postgres import normalised_url
-from labeling_assets.settings import Settings
+from labeling_assets.settings import PREFIX, Settings
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,10 @@ class ServiceStatus:
     Attributes:
         key: `postgres`, `milvus` or `image_host`.
         is_external: Whether the settings give it, so that it is not ours to start.
-        address: Where it answers, without user and password.
+        address: Where it answers, for people; never holds a password.
+        connection: What a program needs to connect, but for secrets: for PostgreSQL `host`, `port`, `user`, `database`,
+            and the same of Dagster's storage under `dagster`; for Milvus `uri` and `collection`; for the image host
+            `url`.
         is_healthy: Whether it answers now.
         pid: Process id of a service of our own; None while it does not run.
         problem: Why it last failed; empty where nothing is known.
@@ -40,6 +42,7 @@ class ServiceStatus:
     key: ServiceKey
     is_external: bool
     address: str
+    connection: dict[str, object]
     is_healthy: bool
     pid: int | None = None
     problem: str = ""
@@ -56,7 +59,6 @@ class StackStatus:
         home: `LABELING_HOME`.
         supervisor_pid: Process id of the supervisor.
         services: PostgreSQL, Milvus, and the demo's image host where there is a demo.
-        collection: Alias of the Milvus collection.
         dagster_home: Folder that `DAGSTER_HOME` names.
         log_folder: Folder of the logs.
     """
@@ -65,7 +67,6 @@ class StackStatus:
     home: Path
     supervisor_pid: int | None
     services: tuple[ServiceStatus, ...]
-    collection: str
     dagster_home: Path
     log_folder: Path
 
@@ -126,7 +127,7 @@ def addresses(settings: Settings) -> Settings:
     update: dict[str, object] = {}
     if settings.postgres_url is None:
         folder, port = home.service_folder("postgres"), _known_ports(home).postgres
-        main, beside = (database_url(folder, port, name) for name in ("labeling", "dagster"))
+        main, beside = (postgres.database_url(folder, port, name) for name in ("labeling", "dagster"))
     else:
         url = normalised_url(settings.postgres_url.get_secret_value())
         main, beside = external.rendered(url), external.rendered(url.set(database="dagster"))
@@ -146,31 +147,54 @@ def image_host_url(settings: Settings) -> str:
     return f"http://{LOOPBACK}:{Home(settings.home).ports().image_host}"
 
 
+def is_running(settings: Settings) -> bool:
+    """Whether the supervisor of this home lives."""
+    return find_supervisor(Home(settings.home)) is not None
+
+
 def status(settings: Settings) -> StackStatus:
     """How the stack and the services that the settings give are; nothing is started or made.
 
     Raises:
-        ConfigurationError: A file of the home is damaged.
+        ConfigurationError: A file of the home is damaged, or a PostgreSQL URL cannot be read.
     """
     home = Home(settings.home)
     supervisor = find_supervisor(home)
-    own = _own_services(settings)
-    services = [
-        _own_status(home, "postgres") if settings.postgres_url is None else _external_postgres(settings.postgres_url),
-        _own_status(home, "milvus") if settings.milvus_uri is None else _external_milvus(settings, settings.milvus_uri),
-    ]
-    if home.has_demo:
-        services.append(_own_status(home, "image_host"))
-    is_all_external = not own and not home.has_demo
+    keys: list[ServiceKey] = ["postgres", "milvus", *(("image_host",) if home.has_demo else ())]
+    own = _own_services(settings) | {"image_host"}
+    services = [_own_status(home, settings, key) if key in own else _external_status(settings, key) for key in keys]
+    is_all_external = all(service.is_external for service in services)
     return StackStatus(
         is_running=all(each.is_healthy for each in services) if is_all_external else supervisor is not None,
         home=settings.home,
         supervisor_pid=supervisor.pid if supervisor else None,
         services=tuple(services),
-        collection=settings.milvus_collection,
         dagster_home=home.dagster_folder,
         log_folder=home.log_folder,
     )
+
+
+def connection_environment(settings: Settings) -> dict[str, str]:
+    """The variables with which another program reaches the same services; they hold passwords.
+
+    Empty before the first start.
+
+    Raises:
+        ConfigurationError: The password file cannot be read.
+    """
+    if _own_services(settings) and Home(settings.home).known_ports() is None:
+        return {}
+    addressed = addresses(settings)
+    values: dict[str, str | SecretStr | None] = {
+        "POSTGRES_URL": addressed.postgres_url,
+        "DAGSTER_POSTGRES_URL": addressed.dagster_postgres_url,
+        "MILVUS_URI": addressed.milvus_uri,
+        "MILVUS_TOKEN": addressed.milvus_token,
+    }
+    plain = {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()
+    }
+    return {PREFIX + name: value for name, value in plain.items() if value}
 
 
 def _own_services(settings: Settings) -> frozenset[ServiceKey]:
@@ -189,13 +213,12 @@ def _known_ports(home: Home) -> Ports:
     return ports
 
 
-def _own_status(home: Home, key: ServiceKey) -> ServiceStatus:
+def _own_status(home: Home, settings: Settings, key: ServiceKey) -> ServiceStatus:
     """How a service of our own is, by what the supervisor says and by asking it."""
-    folder = home.service_folder(key)
     state = home.read_state() if find_supervisor(home) else None
     service = state.services.get(key) if state else None
     ports = home.known_ports()
-    port = service.port if service else ports and getattr(ports, key)
+    port: int | None = service.port if service else getattr(ports, key, None)
     problem = service.problem if service else ""
     is_healthy = False
     if service is not None and service.phase == "running":
@@ -206,24 +229,47 @@ def _own_status(home: Home, key: ServiceKey) -> ServiceStatus:
     return ServiceStatus(
         key=key,
         is_external=False,
-        address=f"{LOOPBACK}:{port}" if port else "not chosen yet",
+        address=_own_address(key, port),
+        connection=_own_connection(settings, key, port),
         is_healthy=is_healthy,
         pid=service.pid if service else None,
         problem=problem,
-        data_folder=home.demo_folder if key == "image_host" else folder / "data",
+        data_folder=home.demo_folder if key == "image_host" else home.service_folder(key) / "data",
         log_file=home.log_file(key),
     )
 
 
-def _external_postgres(url: SecretStr) -> ServiceStatus:
-    secret_url = url.get_secret_value()
-    is_healthy = external.answers_postgres_url(secret_url)
-    return ServiceStatus(
-        "postgres", is_external=True, address=external.postgres_place(secret_url), is_healthy=is_healthy
-    )
+def _own_address(key: ServiceKey, port: int | None) -> str:
+    if port is None:
+        return "no port chosen yet"
+    return f"{LOOPBACK}:{port}" if key == "postgres" else f"http://{LOOPBACK}:{port}"
 
 
-def _external_milvus(settings: Settings, uri: str) -> ServiceStatus:
-    token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
-    is_healthy = external.answers_milvus_uri(uri, token)
-    return ServiceStatus("milvus", is_external=True, address=external.milvus_place(uri), is_healthy=is_healthy)
+def _own_connection(settings: Settings, key: ServiceKey, port: int | None) -> dict[str, object]:
+    if port is None:
+        return {}
+    if key == "postgres":
+        place = {"host": LOOPBACK, "port": port, "user": postgres.USER}
+        return {**place, "database": "labeling", "dagster": {**place, "database": "dagster"}} | _dagster_place(settings)
+    url = _own_address(key, port)
+    return {"uri": url, "collection": settings.milvus_collection} if key == "milvus" else {"url": url}
+
+
+def _dagster_place(settings: Settings) -> dict[str, object]:
+    url = settings.dagster_postgres_url
+    return {} if url is None else {"dagster": external.postgres_place(url.get_secret_value())}
+
+
+def _external_status(settings: Settings, key: ServiceKey) -> ServiceStatus:
+    """How a service that the settings give is, by asking it."""
+    if key == "postgres" and settings.postgres_url is not None:
+        url = settings.postgres_url.get_secret_value()
+        place = external.postgres_place(url)
+        connection = {**place, "dagster": {**place, "database": "dagster"}} | _dagster_place(settings)
+        address, is_healthy = "{host}:{port}".format_map(place), external.answers_postgres_url(url)
+    else:
+        token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
+        address = external.milvus_place(settings.milvus_uri or "")
+        connection = {"uri": address, "collection": settings.milvus_collection}
+        is_healthy = external.answers_milvus_uri(settings.milvus_uri or "", token)
+    return ServiceStatus(key, is_external=True, address=address, connection=connection, is_healthy=is_healthy)

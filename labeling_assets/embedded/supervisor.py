@@ -158,7 +158,7 @@ class Supervisor:
             self._wards.pop("image_host").server.stop()
 
     def _keep_moved_ports(self) -> None:
-        moved = {key: ward.server.port for key, ward in self._wards.items() if ward.server.port}
+        moved: dict[str, int] = {key: ward.server.port for key, ward in self._wards.items() if ward.server.port}
         ports = self._ports.model_copy(update=moved)
         if ports != self._ports:
             logger.warning("A port was taken by another program; the ports are now %s.", ports)

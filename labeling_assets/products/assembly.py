@@ -1,7 +1,7 @@
 """From the rows of one stage to the rows of the next, once the stage's outside work is done. Pure functions.
 
-Each takes the rows of the stage before and the outcomes of the outside system by image or URL, and returns the rows of the
-stage and the rows that fail there, by product. No row is lost: every row is in exactly one of the two.
+Each takes the rows of the stage before and the outcomes of the outside system by image or URL, and returns the rows of
+the stage and the rows that fail there, by product. No row is lost: every row is in exactly one of the two.
 """
 
 from __future__ import annotations
@@ -93,9 +93,7 @@ def imaged_products(
 def _without_image(product: DedupedProduct, error: ImageError) -> ImagedProduct:
     added = ImagedProduct.model_fields.keys() - DedupedProduct.model_fields.keys()
     nothing = dict.fromkeys(added)
-    return ImagedProduct(
-        **product.model_dump(), **nothing | {"quarantine_reason": f"{type(error).__name__}: {error}"}
-    )
+    return ImagedProduct(**product.model_dump(), **nothing | {"quarantine_reason": f"{type(error).__name__}: {error}"})
 
 
 def _with_image(product: DedupedProduct, image: ImageFacts) -> ImagedProduct:

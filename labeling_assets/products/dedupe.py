@@ -1,7 +1,7 @@
 """Which row of a product counts, and how it compares with what Milvus holds. Pure functions.
 
-Of several rows with one id on one day the newest `published_at` wins; then the one with more impressions; then the one with
-the greater row hash, so that the choice does not depend on the order of reading.
+Of several rows with one id on one day the newest `published_at` wins; then the one with more impressions; then the one
+with the greater row hash, so that the choice does not depend on the order of reading.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ def distinct_products(rows: Iterable[RawProduct]) -> dict[str, tuple[RawProduct,
     return chosen
 
 
-def compare(
-    products: Mapping[str, tuple[RawProduct, int]], stored: Mapping[str, Stored]
-) -> Iterable[DedupedProduct]:
+def compare(products: Mapping[str, tuple[RawProduct, int]], stored: Mapping[str, Stored]) -> Iterable[DedupedProduct]:
     """Each distinct product with its status against Milvus."""
     for id_sanpham, (row, duplicates) in products.items():
         status = product_status(row, stored.get(id_sanpham))
@@ -47,7 +45,7 @@ def compare(
 
 
 def product_status(row: RawProduct, stored: Stored | None) -> ProductStatus:
-    """new when Milvus does not hold the id, unchanged when it holds this very row, changed otherwise."""
+    """`new` when Milvus does not hold the id, unchanged when it holds this very row, changed otherwise."""
     if stored is None:
         return "new"
     return "unchanged" if (stored.row_hash, stored.date) == (row.row_hash, row.date) else "changed"

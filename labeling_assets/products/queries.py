@@ -1,7 +1,8 @@
 """SQL that reads the source table, with bound parameters.
 
-The table's name comes from `Settings.source_table`, which admits only `schema.table` of plain identifiers; it is quoted here
-all the same. Casts make the query independent of the source's exact types (bigint or text ids, numeric or float spend).
+The table's name comes from `Settings.source_table`, which admits only `schema.table` of plain identifiers; it is quoted
+here all the same. Casts make the query independent of the source's exact types (bigint or text ids, numeric or float
+spend).
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def check_row(row: Mapping[str, Any]) -> None:
 
 
 def _failure_key(row: Mapping[str, Any], taken: Collection[str]) -> str:
-    """The product's key, cut where it is over the limit of a key, and told apart from other failing rows of the product."""
+    """The product's key, cut where it is too long, and told apart from other failing rows of the product."""
     key = product_key(row)
     if len(key.encode()) > MAX_ID_BYTES:
         key = f"{key[:40]}… sha256 {_sha256({'id': key})[:16]}"

@@ -55,7 +55,9 @@ class RawProduct(BaseModel):
     reach: int | None = Field(description="People reached.")
     quantity: int | None = Field(description="Items sold.")
 
-    id_sanpham: str = Field(description="Key of the product: product_id, or SP_ and 8 hex digits of the row's identity.")
+    id_sanpham: str = Field(
+        description="Key of the product: product_id, or SP_ and 8 hex digits of the row's identity."
+    )
     date: dt.date = Field(description="Business day: published_at in LABELING_TIMEZONE.")
     platform: str = Field(description="gp_code, or Website.")
     name_store: str = Field(description="store, or unknown.")

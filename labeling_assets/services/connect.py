@@ -1,7 +1,7 @@
 """Builds each service from plain values, once a process: a model loads once, a pool of connections is shared.
 
-Dagster resources and the command line both come here, so that they never differ. Values are strings and numbers, because
-they are the key under which a service is kept.
+Dagster resources and the command line both come here, so that they never differ. Values are strings and numbers,
+because they are the key under which a service is kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from labeling_assets.services.postgres import ProductDatabase, advisory_lock, cr
 from labeling_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from labeling_assets.services.embedding import Embedder
+    from labeling_assets.services.embedding import Embedder, EmbedderIdentity
     from labeling_assets.services.images.store import ImageStore
     from labeling_assets.services.milvus import MilvusStore
     from labeling_assets.services.vision import VisionModel
@@ -30,15 +30,22 @@ def product_database(url: str, source_table: str, timezone: str) -> ProductDatab
 @functools.cache
 def image_store(database: ProductDatabase, root: str, allowed_hosts: tuple[str, ...]) -> ImageStore:
     """The content-addressed store, with the one fetcher of outside URLs."""
+    from labeling_assets.services.images.addresses import AddressPolicy
     from labeling_assets.services.images.fetcher import ImageFetcher
     from labeling_assets.services.images.store import ImageStore
 
-    return ImageStore(root, database.engine, ImageFetcher(allowed_hosts))
+    return ImageStore(root, database.engine, ImageFetcher(AddressPolicy(allowed_hosts)))
 
 
 @functools.cache
 def vision_model(
-    backend: str, model: str, hosts: tuple[str, ...], api_key: str, slots: int, timeout_seconds: float, context_tokens: int
+    backend: str,
+    model: str,
+    hosts: tuple[str, ...],
+    api_key: str,
+    slots: int,
+    timeout_seconds: float,
+    context_tokens: int,
 ) -> VisionModel:
     """The vision model of a backend.
 
@@ -69,7 +76,8 @@ def embedder(name: str, device: str, dtype: str) -> Embedder:
     """
     if name != "embedded":
         raise ConfigurationError(
-            f"LABELING_EMBEDDER is {name!r}, which this release does not have yet.", "Unset it, or set it to `embedded`."
+            f"LABELING_EMBEDDER is {name!r}, which this release does not have yet.",
+            "Unset it, or set it to `embedded`.",
         )
     if device not in ("auto", "cpu") or dtype not in ("auto", "float32"):
         raise ConfigurationError(
@@ -83,13 +91,13 @@ def embedder(name: str, device: str, dtype: str) -> Embedder:
 
 @functools.cache
 def vector_store(
-    database: ProductDatabase, uri: str, token: str, collection: str, index: str, embedder: Embedder
+    database: ProductDatabase, uri: str, token: str, collection: str, index: str, identity: EmbedderIdentity
 ) -> MilvusStore:
     """The Milvus collection for the vectors of an embedder; one writer at a time, by a lock in Postgres."""
     from labeling_assets.services.milvus import MilvusStore
 
     return MilvusStore(
-        uri, token, collection, index, embedder.identity, lambda: advisory_lock(database.engine, f"milvus:{collection}")
+        uri, token, collection, index, identity, lambda: advisory_lock(database.engine, f"milvus:{collection}")
     )
 
 
@@ -148,5 +156,5 @@ class Services:
             token.get_secret_value() if token else "",
             settings.milvus_collection,
             settings.milvus_index,
-            self.embedder,
+            self.embedder.identity,
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections.abc import Sequence
-from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -65,9 +64,9 @@ def newest_rows_elsewhere(root: UPath, asset: str, day: dt.date, ids: Sequence[s
         if path.name.startswith(".") or path.name == f"{day}{EXTENSION}":
             continue
         with path.open("rb") as file:
-            held = set(pq.read_table(file, columns=["id_sanpham"])["id_sanpham"].to_pylist()) & missing
+            held = missing.intersection(pq.read_table(file, columns=["id_sanpham"])["id_sanpham"].to_pylist())
         if held:
-            table = read_table(cast("UPath", path))
+            table = read_table(path)
             found.append(table.filter(pc.is_in(table["id_sanpham"], pa.array(sorted(held)))))
             missing -= held
     return pa.concat_tables(found, promote_options="default") if found else None

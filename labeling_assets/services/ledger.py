@@ -13,7 +13,14 @@ from dataclasses import asdict, dataclass, fields
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from tenacity import before_sleep_log, retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    before_sleep_log,
+    retry,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 from labeling_assets.errors import LabelError, ServiceUnavailableError
 from labeling_assets.products.labels import ProductLabels
@@ -27,7 +34,7 @@ BATCH_SIZE = 500
 waits_out_outages = retry(
     retry=retry_if_exception_type(ServiceUnavailableError),
     stop=stop_after_attempt(6),
-    wait=wait_exponential_jitter(initial=0.5, max=5),
+    wait=wait_exponential(multiplier=0.5, max=5) + wait_random(0, 0.5),
     before_sleep=before_sleep_log(logger, logging.WARNING),
     reraise=True,
 )

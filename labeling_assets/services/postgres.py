@@ -1,7 +1,7 @@
 """PostgreSQL: connections, migrations, locks, the source table and `data_label`.
 
-The source table is only read, by a server-side cursor in chunks. Tables of our own are in `tables.py`; the services that own
-one (`ledger.py`, `quarantine.py`, the image store, the vector cache) talk to it through the engine made here.
+The source table is only read, by a server-side cursor in chunks. Tables of our own are in `tables.py`; the services
+that own one (`ledger.py`, `quarantine.py`, the image store, the vector cache) talk to it through the engine made here.
 """
 
 from __future__ import annotations
@@ -154,8 +154,7 @@ class ProductDatabase:
         query = crawl_query(self._source_table, limit)
         with database_errors(f"{self._source_table} cannot be read"), self._connect() as connection:
             result = connection.execution_options(yield_per=CHUNK_ROWS).execute(sa.text(query), self._bounds(day))
-            for chunk in result.mappings().partitions(CHUNK_ROWS):
-                yield chunk
+            yield from result.mappings().partitions(CHUNK_ROWS)
 
     def rows_without_image(self, day: dt.date) -> int:
         """Rows of the day that the crawl leaves out because they have no image."""

@@ -28,7 +28,10 @@ def forget_outcomes(settings: Settings, rows: Sequence[QuarantinedRow]) -> None:
         path = UPath(settings.storage_root) / IMAGE_STAGE / f"{day}{EXTENSION}"
         if not path.exists():
             continue
-        ids = {stage: {row.product_id for row in rows if (row.day, row.stage) == (day, stage)} for stage in (IMAGE_STAGE, LABEL_STAGE)}
+        ids = {
+            stage: {row.product_id for row in rows if (row.day, row.stage) == (day, stage)}
+            for stage in (IMAGE_STAGE, LABEL_STAGE)
+        }
         for product in read_table(path).select(["id_sanpham", "image", "image_sha256"]).to_pylist():
             if product["id_sanpham"] in ids[IMAGE_STAGE]:
                 urls.add(product["image"].strip())

@@ -16,7 +16,7 @@ from labeling_assets.products.records import LABEL_LISTS
 from labeling_assets.products.vectors import IMAGE_VECTOR
 
 DAY = dt.date(2026, 3, 14)
-GOOD_LABEL: dict[str, Any] = dict.fromkeys(LABEL_LISTS, ["Dad"]) | {
+GOOD_LABEL: dict[str, Any] = {name: ["Dad"] for name in LABEL_LISTS} | {
     "trademark_level": "No TM",
     "main_subject": "a heart",
     "text": "Best Dad Ever",

@@ -18,7 +18,12 @@ def test_a_failed_row_is_kept_with_its_reason(engine: sa.Engine) -> None:
     quarantine = Quarantine(engine)
     quarantine.report(DAY, "product_images", {"a": GONE, "b": BUSY})
     first, second = quarantine.find()
-    assert (first.product_id, first.error_class, first.can_retry, first.attempts) == ("a", "ImageNotFoundError", False, 1)
+    assert (first.product_id, first.error_class, first.can_retry, first.attempts) == (
+        "a",
+        "ImageNotFoundError",
+        False,
+        1,
+    )
     assert (second.product_id, second.can_retry) == ("b", True)
     assert "404" in first.message
 
@@ -56,4 +61,7 @@ def test_rows_are_found_by_every_condition(engine: sa.Engine) -> None:
     assert [row.product_id for row in quarantine.find(can_retry=False)] == ["a"]
     assert quarantine.find(stage="qwen_labels") == []
     assert len(quarantine.find(day=DAY, limit=1)) == 1
-    assert quarantine.counts(DAY) == {("product_images", "ImageNotFoundError"): 1, ("product_images", "ImageUnavailableError"): 1}
+    assert quarantine.counts(DAY) == {
+        ("product_images", "ImageNotFoundError"): 1,
+        ("product_images", "ImageUnavailableError"): 1,
+    }

@@ -1,10 +1,8 @@
 """The products domain in seven assets, in the order in which data flows; one partition is one business day.
 
-Each asset reads its input, calls the service that does the work, and reports. What the work is stands in `products/` and
-`services/`. A row that fails goes to the quarantine with its reason; it never fails the day.
+Each asset reads its input, calls the service that does the work, and reports. What the work is stands in `products/`
+and `services/`. A row that fails goes to the quarantine with its reason; it never fails the day.
 """
-
-from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -16,7 +14,7 @@ import pyarrow as pa
 
 from labeling_assets import metadata as md
 from labeling_assets.defs.products import checks, partitions
-from labeling_assets.defs.products.stage import Stage
+from labeling_assets.defs.products.stage import TABLE, Stage, StageResult
 from labeling_assets.products.assembly import data_label_rows, embedded_products, imaged_products, labeled_products
 from labeling_assets.products.dedupe import compare, distinct_products
 from labeling_assets.products.labels import SCHEMA_VERSION
@@ -51,7 +49,11 @@ GROUP = "products"
 SETTINGS = Settings.load()
 SOURCE_NAME = SETTINGS.source_table.split(".")[-1]
 NETWORK_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
-COMMON: dict[str, Any] = {"partitions_def": partitions.product_days, "group_name": GROUP, "owners": ["team:data-platform"]}
+COMMON: dict[str, Any] = {
+    "partitions_def": partitions.product_days,
+    "group_name": GROUP,
+    "owners": ["team:data-platform"],
+}
 
 
 class CrawlConfig(dg.Config):
@@ -62,6 +64,7 @@ class CrawlConfig(dg.Config):
 
 @dg.asset(
     **COMMON,
+    dagster_type=TABLE,
     deps=[SOURCE_NAME],
     kinds={"postgres", "parquet"},
     pool="product_database",
@@ -69,12 +72,14 @@ class CrawlConfig(dg.Config):
     check_specs=checks.specs("raw_products", "rows_lie_in_the_day"),
     metadata={
         "dagster/column_schema": md.table_schema(RawProduct),
-        "dagster/column_lineage": md.column_lineage(RawProduct.model_fields, SOURCE_NAME, SOURCE_COLUMNS, md.RAW_DERIVED),
+        "dagster/column_lineage": md.column_lineage(
+            RawProduct.model_fields, SOURCE_NAME, SOURCE_COLUMNS, md.RAW_DERIVED
+        ),
     },
 )
 def raw_products(
     context: dg.AssetExecutionContext, config: CrawlConfig, product_database: ProductDatabaseResource
-) -> dg.MaterializeResult[pa.Table]:
+) -> StageResult:
     """One row per source row of the business day that has an image, newest first.
 
     **Source** LABELING_SOURCE_TABLE, half-open day in LABELING_TIMEZONE, by a server-side cursor.
@@ -96,7 +101,9 @@ def raw_products(
             metadata={
                 "rows_without_image": database.rows_without_image(stage.day),
                 "rows_without_product_id": sum(row.product_id is None for row in records),
-                "preview": md.preview(table, ["id_sanpham", "title", "name_store", "platform", "published_at", "image"]),
+                "preview": md.preview(
+                    table, ["id_sanpham", "title", "name_store", "platform", "published_at", "image"]
+                ),
                 "platforms": md.bar_chart((row.platform for row in records), "Platforms"),
             },
             checks=[checks.rows_lie_in_the_day(table, stage.day)],
@@ -105,6 +112,7 @@ def raw_products(
 
 @dg.asset(
     **COMMON,
+    dagster_type=TABLE,
     kinds={"milvus", "parquet"},
     pool="milvus",
     retry_policy=NETWORK_RETRIES,
@@ -124,11 +132,11 @@ def deduped_products(
     raw_products: pa.Table,
     product_database: ProductDatabaseResource,
     vector_store: VectorStoreResource,
-) -> dg.MaterializeResult[pa.Table]:
+) -> StageResult:
     """One row per distinct product of the day, with its status against Milvus: new, changed or unchanged.
 
-    Of several rows of a product the newest counts; then the one with more impressions. `rows_in` counts distinct products;
-    the rows collapsed into them are `duplicates`.
+    Of several rows of a product the newest counts; then the one with more impressions. `rows_in` counts distinct
+    products; the rows collapsed into them are `duplicates`.
 
     **Source** raw_products; Milvus by id and row hash.
     **Stored in** Parquet, complete whatever Milvus holds.
@@ -159,6 +167,7 @@ def deduped_products(
 
 @dg.asset(
     **COMMON,
+    dagster_type=TABLE,
     kinds={"http", "parquet"},
     pool="image_host",
     retry_policy=NETWORK_RETRIES,
@@ -169,7 +178,7 @@ def deduped_products(
             ImagedProduct.model_fields,
             "deduped_products",
             DedupedProduct.model_fields,
-            dict.fromkeys(ImagedProduct.model_fields.keys() - DedupedProduct.model_fields.keys(), ["image"]),
+            {name: ["image"] for name in ImagedProduct.model_fields.keys() - DedupedProduct.model_fields.keys()},
         ),
     },
 )
@@ -178,7 +187,7 @@ def product_images(
     deduped_products: pa.Table,
     product_database: ProductDatabaseResource,
     image_store: ImageStoreResource,
-) -> dg.MaterializeResult[pa.Table]:
+) -> StageResult:
     """One row per distinct product with the facts of its image, or the reason why its image is in quarantine.
 
     **Source** the image URL of each product; each distinct URL is fetched once, private addresses are refused.
@@ -217,6 +226,7 @@ def product_images(
 
 @dg.asset(
     **COMMON,
+    dagster_type=TABLE,
     kinds={"python", "parquet"},
     pool="vision_model",
     retry_policy=NETWORK_RETRIES,
@@ -239,7 +249,7 @@ def qwen_labels(
     product_database: ProductDatabaseResource,
     image_store: ImageStoreResource,
     vision_model: VisionModelResource,
-) -> dg.MaterializeResult[pa.Table]:
+) -> StageResult:
     """One row per labeled product: fifteen label fields, a description, and who said so.
 
     **Source** the 512 px image of each product and the vision model of LABELING_VISION_BACKEND.
@@ -294,6 +304,7 @@ def qwen_labels(
 
 @dg.asset(
     **COMMON,
+    dagster_type=TABLE,
     kinds={"numpy", "parquet"},
     pool="gpu",
     check_specs=checks.specs("clip_vectors", "vectors_are_unit_length"),
@@ -313,7 +324,7 @@ def clip_vectors(
     product_database: ProductDatabaseResource,
     image_store: ImageStoreResource,
     embedder: EmbedderResource,
-) -> dg.MaterializeResult[pa.Table]:
+) -> StageResult:
     """One row per product ready for Milvus, with the vectors of its image and of its description.
 
     **Source** the 512 px image and the description, by the embedder of LABELING_EMBEDDER.
@@ -348,6 +359,7 @@ def clip_vectors(
 
 @dg.asset(
     **COMMON,
+    dagster_type=TABLE,
     kinds={"milvus", "parquet"},
     pool="milvus",
     retry_policy=NETWORK_RETRIES,
@@ -366,11 +378,11 @@ def milvus_collection(
     product_database: ProductDatabaseResource,
     vector_store: VectorStoreResource,
     storage: StorageResource,
-) -> dg.MaterializeResult[pa.Table]:
+) -> StageResult:
     """The day in Milvus equals the day's vectors; one row per product that was written or removed.
 
-    New and changed products are upserted, unchanged ones are left alone, products that left the day are removed, or replaced
-    by what an older day has of them. A product that a newer day holds is left to that day.
+    New and changed products are upserted, unchanged ones are left alone, products that left the day are removed, or
+    replaced by what an older day has of them. A product that a newer day holds is left to that day.
 
     **Source** clip_vectors.
     **Stored in** Milvus, collection LABELING_MILVUS_COLLECTION; the actions in Parquet.
@@ -384,21 +396,17 @@ def milvus_collection(
             stage.day,
             milvus_records(clip_vectors),
             find_elsewhere=lambda ids: _records_elsewhere(storage, stage, ids),
-            removes_missing=not is_partial(clip_vectors),
+            is_partial=is_partial(clip_vectors),
         )
-        state = store.state()
-        held = store.existing(clip_vectors["id_sanpham"].to_pylist())
+        ids = [str(each) for each in clip_vectors["id_sanpham"].to_pylist()]
+        held = store.existing(ids)
         return stage.result(
             md.sync_table(sync),
             rows_in=clip_vectors.num_rows,
             rows_out=clip_vectors.num_rows,
             failures={},
-            metadata=md.sync_metadata(sync) | md.collection_metadata(state),
-            checks=[
-                checks.holds_every_product(
-                    "milvus_holds_every_labeled_product", clip_vectors["id_sanpham"].to_pylist(), held
-                )
-            ],
+            metadata=md.sync_metadata(sync) | md.collection_metadata(store.state()),
+            checks=[checks.holds_every_product("milvus_holds_every_labeled_product", ids, held)],
         )
 
 
@@ -421,12 +429,12 @@ def data_label(
     qwen_labels: pa.Table,
     product_database: ProductDatabaseResource,
     storage: StorageResource,
-) -> dg.MaterializeResult[None]:
+) -> StageResult:
     """The descriptions of the day in Postgres, one row per product, for the systems that read the source schema.
 
     **Source** qwen_labels.
-    **Stored in** `ai_craw.data_label`, by upsert; rows of products that left the day are removed, or replaced by what an older
-    day has of them. A product that a newer day holds is left to that day.
+    **Stored in** `ai_craw.data_label`, by upsert; rows of products that left the day are removed, or replaced by what
+    an older day has of them. A product that a newer day holds is left to that day.
     **Re-run** writes nothing where nothing changed.
     **Cost** one transaction.
     """

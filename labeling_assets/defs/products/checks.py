@@ -1,7 +1,7 @@
 """What must be true of what a stage just made, with the evidence and what to do.
 
-Pure functions from a stage's table to a check result; the assets return them with their materialization, so a check never
-judges an older day by mistake. The names are sentences that hold when the check passes.
+Pure functions from a stage's table to a check result; the assets return them with their materialization, so a check
+never judges an older day by mistake. The names are sentences that hold when the check passes.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ def specs(asset: str, *names: str) -> list[dg.AssetCheckSpec]:
 
 def rows_lie_in_the_day(table: pa.Table, day: dt.date) -> dg.AssetCheckResult:
     """Compare the business day of each row with the partition."""
-    strangers = [
-        row["id_sanpham"] for row in table.select(["id_sanpham", "date"]).to_pylist() if row["date"] != day
-    ]
+    strangers = [row["id_sanpham"] for row in table.select(["id_sanpham", "date"]).to_pylist() if row["date"] != day]
     return _result("rows_lie_in_the_day", strangers, "Compare LABELING_TIMEZONE with the clock of the source.")
 
 
@@ -75,7 +73,9 @@ def labels_match_schema(table: pa.Table) -> dg.AssetCheckResult:
         for row in table.select(["id_sanpham", *LABEL_FIELDS]).to_pylist()
         if not _is_valid_label({name: row[name] for name in LABEL_FIELDS})
     ]
-    return _result("labels_match_schema", faulty, "Materialize the day again; labels are validated before they are kept.")
+    return _result(
+        "labels_match_schema", faulty, "Materialize the day again; labels are validated before they are kept."
+    )
 
 
 def vectors_are_unit_length(table: pa.Table, columns: Sequence[str]) -> dg.AssetCheckResult:

@@ -6,7 +6,7 @@ import datetime as dt
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
 import pyarrow as pa
@@ -18,6 +18,10 @@ from labeling_assets.metadata import bar_chart, stage_metadata
 from labeling_assets.products.records import to_table
 from labeling_assets.resources import ProductDatabaseResource
 from labeling_assets.services.day_tables import mark_partial
+
+# Dagster takes no type parameter here when an asset has checks; `dagster_type` says what the value is.
+StageResult: TypeAlias = dg.MaterializeResult  # type: ignore[type-arg]
+TABLE = dg.PythonObjectDagsterType(pa.Table, name="Table", description="Rows of one day, as an Arrow table.")
 
 
 class Stage:
@@ -38,9 +42,7 @@ class Stage:
     def __enter__(self) -> Stage:
         return self
 
-    def __exit__(
-        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
-    ) -> None:
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         if isinstance(error, LabelingError):
             raise as_dagster_failure(error) from error
 
@@ -50,14 +52,14 @@ class Stage:
 
     def result(
         self,
-        table: pa.Table,
+        value: pa.Table | None,
         *,
         rows_in: int,
         rows_out: int,
         failures: Mapping[str, RowError],
         metadata: Mapping[str, Any],
         checks: Sequence[dg.AssetCheckResult] = (),
-    ) -> dg.MaterializeResult[pa.Table]:
+    ) -> StageResult:
         """Report the failures to the quarantine and give Dagster the table, its metadata and its checks."""
         self._quarantine.quarantine().report(self.day, self.name, failures)
         for id_sanpham, error in list(failures.items())[:5]:
@@ -65,9 +67,11 @@ class Stage:
         seconds = time.monotonic() - self._started
         reasons = bar_chart((type(error).__name__ for error in failures.values()), "Reasons of quarantine")
         counts = stage_metadata(rows_in, rows_out, len(failures), seconds)
-        self._log.info("%s of %s: %d in, %d out, %d in quarantine", self.name, self.day, rows_in, rows_out, len(failures))
+        self._log.info(
+            "%s of %s: %d in, %d out, %d in quarantine", self.name, self.day, rows_in, rows_out, len(failures)
+        )
         return dg.MaterializeResult(
-            value=table,
+            value=value,
             metadata={**counts, "quarantine_reasons": reasons, **metadata},
             check_results=list(checks),
         )

@@ -1,7 +1,8 @@
 """What is printed on demo products: the form of a theme, names of people, and words for products.
 
-The phrases are in `phrases_english.py` and `phrases_vietnamese.py`. Lists are written with a comma between items, phrases
-with ` / ` between them, `|` between lines, and `*` before the emphasised line; `{name}` and `{year}` are filled in.
+The phrases are in `phrases_english.py` and `phrases_vietnamese.py`. Lists are written with a comma between items,
+phrases with ` / ` between them, `|` between lines, and `*` before the emphasised line; `{name}`, `{year}` (a recent one)
+and `{born}` (a year of birth) are filled in.
 """
 
 from __future__ import annotations
@@ -89,12 +90,12 @@ PRODUCT_WEIGHTS: dict[str, int] = {
 }
 
 
-def lines_of(phrase: str, name: str, year: int) -> tuple[tuple[str, ...], int]:
+def lines_of(phrase: str, **values: str | int) -> tuple[tuple[str, ...], int]:
     """The printed lines of a phrase, and the index of the emphasised one (-1 for none).
 
-    >>> lines_of("*BEST|DAD EVER", "Emma", 2024)
-    (('BEST', 'DAD EVER'), 0)
+    >>> lines_of("*SENIOR|{year}", year=2024)
+    (('SENIOR', '2024'), 0)
     """
-    raw = [line.format(name=name, year=year) for line in phrase.split("|")]
-    emphasis = next((index for index, line in enumerate(raw) if line.startswith("*")), -1)
-    return tuple(line.removeprefix("*") for line in raw), emphasis
+    lines = [line.format(**values) for line in phrase.split("|")]
+    emphasis = next((index for index, line in enumerate(lines) if line.startswith("*")), -1)
+    return tuple(line.removeprefix("*") for line in lines), emphasis

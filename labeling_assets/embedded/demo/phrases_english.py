@@ -93,7 +93,7 @@ ENGLISH_THEMES: tuple[Theme, ...] = (
         schemes="ocean, navy and coral, retro",
     ),
     Theme(
-        phrases="*HAPPY|BIRTHDAY / Happy Birthday|*{name} / Birthday|*GIRL / Birthday|*BOY / Vintage|*{year} / Aged "
+        phrases="*HAPPY|BIRTHDAY / Happy Birthday|*{name} / Birthday|*GIRL / Birthday|*BOY / Vintage|*{born} / Aged "
         "to|*perfection / It's my|*birthday",
         motifs="cake, balloons, gift, star",
         image_recipient="Birthday child",

@@ -1,7 +1,7 @@
 """Embedders: what one must offer (`Embedder`), its identity, and a file for each family.
 
-Text and image vectors of one embedder have the same dimension. Who made a vector is stored with it and compared before a
-search, so that vectors of two embedders never meet.
+Text and image vectors of one embedder have the same dimension. Who made a vector is stored with it and compared before
+a search, so that vectors of two embedders never meet.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class ImageFetcher:
     ) -> None:
         self._max_bytes = max_bytes
         self._total_timeout_seconds = total_timeout_seconds
-        self._backoff = tenacity.wait_exponential_jitter(initial=backoff_seconds, max=8.0, jitter=backoff_seconds)
+        self._backoff = tenacity.wait_exponential(backoff_seconds) + tenacity.wait_random(0, backoff_seconds)
         self._timeouts = {
             "connect": connect_timeout_seconds,
             "read": read_timeout_seconds,

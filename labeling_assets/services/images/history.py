@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from tenacity import before_sleep_log, retry, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import before_sleep_log, retry, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 from labeling_assets.errors import (
     ImageError,
@@ -38,7 +38,7 @@ _CONTENT_ERROR_BY_NAME: Mapping[str, type[ImageError]] = {error.__name__: error 
 _waits_out_outages = retry(
     retry=retry_if_exception_type(ServiceUnavailableError),
     stop=stop_after_attempt(6),
-    wait=wait_exponential_jitter(initial=0.5, max=5),
+    wait=wait_exponential(0.5, max=5) + wait_random(0, 0.5),
     before_sleep=before_sleep_log(logger, logging.WARNING),
     reraise=True,
 )

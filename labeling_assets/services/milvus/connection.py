@@ -131,10 +131,15 @@ class MilvusConnection:
     def _connect(self) -> MilvusClient:
         from pymilvus import MilvusClient
 
+        parts = urlsplit(self._uri)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ConfigurationError(
+                "The address of Milvus cannot be read.", "LABELING_MILVUS_URI looks like http://host:19530."
+            )
         # It prints each error with a stack trace before it raises it; whoever catches the error reports it once.
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
         options = dict(_GRPC_OPTIONS)
-        if urlsplit(self._uri).hostname in {"127.0.0.1", "::1", "localhost"}:
+        if parts.hostname in {"127.0.0.1", "::1", "localhost"}:
             options["grpc.enable_http_proxy"] = 0
         try:
             return MilvusClient(

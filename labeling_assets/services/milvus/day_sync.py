@@ -85,7 +85,7 @@ class DaySync:
         self._rows = rows
         self._embedder = embedder
         self._day = day
-        self._held = rows.of_day(day)
+        self._held: dict[str, StoredProduct] = {}
         self._seen: set[str] = set()
         self.result = SyncResult()
 
@@ -98,6 +98,7 @@ class DaySync:
                 in Milvus that are not among the records.
         """
         started = time.monotonic()
+        self._held = self._rows.of_day(self._day)
         self._upsert(self._changed(records))
         if find_elsewhere is not None:
             left = [id_ for id_ in self._held if id_ not in self._seen]

@@ -1,7 +1,8 @@
 """Vision models: what one must offer (`VisionModel`), and a file for each backend.
 
 A backend turns one image and one prompt into one reply. It retries what is transient in its own transport and raises
-errors of `labeling_assets.errors`; it neither parses replies nor knows of days, ledgers or other rows (`labeler.py` does).
+errors of `labeling_assets.errors`; it neither parses replies nor knows of days, ledgers or other rows (`labeler.py`
+does).
 """
 
 from __future__ import annotations

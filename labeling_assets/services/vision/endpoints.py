@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential, wait_random
 
 from labeling_assets.errors import (
     ConfigurationError,
@@ -107,7 +107,7 @@ class EndpointPool:
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
             stop=_is_spent,
-            wait=wait_exponential_jitter(initial=first, max=MAX_WAIT_SECONDS, jitter=first),
+            wait=wait_exponential(multiplier=first, max=MAX_WAIT_SECONDS) + wait_random(0, first),
             reraise=True,
         )
         try:

@@ -137,11 +137,11 @@ class Labeler:
     ) -> Generator[tuple[str, Label | RowError], None, None]:
         """The label of each distinct image, or why it has none, in the order in which they are done.
 
-        A reply is in the ledger before its slot is given the next image, so a killed process loses at most the requests
-        under way: one a slot. Two processes never ask about the same image at once; the second waits and takes the reply
-        of the first. An image whose reply cannot be used is asked about once more, with the fault named; then the refusal
-        is remembered. When the generator is closed, or an error other than `RowError` occurs, no new request is made, and
-        those under way are waited for and kept.
+        A reply is in the ledger before its slot is given the next image, so a killed process loses at most the
+        requests under way: one a slot. Two processes never ask about the same image at once; the second waits and takes
+        the reply of the first. An image whose reply cannot be used is asked about once more, with the fault named; then
+        the refusal is remembered. When the generator is closed, or an error other than `RowError` occurs, no new
+        request is made, and those under way are waited for and kept.
 
         Args:
             shas: sha256 of the images, in any number and order; repeated ones are left out.

@@ -173,7 +173,7 @@ class OpenAIVisionModel:
     def _status_error(self, url: str, response: httpx.Response) -> Exception:
         return status_error(
             response.status_code,
-            response.text,
+            _told(response),
             url=url,
             model=self._model,
             missing_remedy="Set LABELING_VISION_MODEL to a model that the server lists under /models.",
@@ -182,6 +182,14 @@ class OpenAIVisionModel:
     def close(self) -> None:
         """Close all connections."""
         self._open.close()
+
+
+def _told(response: httpx.Response) -> str:
+    """The message of an error; the whole body where it is not of the OpenAI form."""
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.text
 
 
 def _reply(url: str, response: httpx.Response, seconds: float) -> VisionReply:
