@@ -11,9 +11,9 @@ import socket
 from pathlib import Path
 
 import dagster as dg
-import psutil
 
 from labeling_assets.embedded import stack
+from labeling_assets.embedded.lock import ProcessId
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.services.postgres import create_engine, migrate
 from labeling_assets.settings import PREFIX, Settings
@@ -49,15 +49,12 @@ def prepare(settings: Settings) -> Settings:
 
 def environment(settings: Settings) -> dict[str, str]:
     """Variables that a child process needs to see the same services; holds secrets, so it is never printed."""
-    known = {
-        "HOME": str(settings.home),
-        "POSTGRES_URL": settings.postgres_url and settings.postgres_url.get_secret_value(),
-        "DAGSTER_POSTGRES_URL": settings.dagster_postgres_url and settings.dagster_postgres_url.get_secret_value(),
-        "MILVUS_URI": settings.milvus_uri,
-        "ALLOW_PRIVATE_IMAGE_HOSTS": ",".join(settings.allow_private_image_hosts),
+    return stack.connection_environment(settings) | {
+        f"{PREFIX}HOME": str(settings.home),
+        f"{PREFIX}ALLOW_PRIVATE_IMAGE_HOSTS": ",".join(settings.allow_private_image_hosts),
+        "DAGSTER_HOME": str(dagster_home(settings)),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
     }
-    variables = {PREFIX + name: value for name, value in known.items() if value}
-    return variables | {"DAGSTER_HOME": str(dagster_home(settings)), "DAGSTER_DISABLE_TELEMETRY": "1"}
 
 
 def dagster_home(settings: Settings) -> Path:
@@ -79,8 +76,8 @@ def write_dagster_home(settings: Settings) -> None:
 
 def process_tags() -> dict[str, str]:
     """Tags that tell which process of which host executes a run."""
-    process = psutil.Process()
-    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: f"{process.pid}@{process.create_time():.2f}"}
+    process = ProcessId.current()
+    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: f"{process.pid}@{process.started}"}
 
 
 def end_abandoned_runs(instance: dg.DagsterInstance, *, is_boot: bool = False) -> list[str]:
@@ -109,9 +106,5 @@ def _is_abandoned(run: dg.DagsterRun, *, is_boot: bool) -> bool:
         return is_boot
     if run.tags[HOST_TAG] != socket.gethostname():
         return False
-    pid, _, created = run.tags[PROCESS_TAG].partition("@")
-    try:
-        process = psutil.Process(int(pid))
-        return process.status() == psutil.STATUS_ZOMBIE or f"{process.create_time():.2f}" != created
-    except psutil.NoSuchProcess:
-        return True
+    pid, _, started = run.tags[PROCESS_TAG].partition("@")
+    return not ProcessId(int(pid), started).is_alive()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -26,23 +30,34 @@ def dev(host: str, port: int) -> None:
     daemon until Ctrl+C. The services stay up; `labeling down` stops them.
     """
     import dagster as dg
-    import fasteners
 
     from labeling_assets import instance as dagster_instance
 
     settings = dagster_instance.prepare(Settings.load())
-    lock = fasteners.InterProcessLock(str(dagster_instance.dagster_home(settings) / "dev.lock"))
-    if not lock.acquire(blocking=False):
-        raise ConfigurationError(f"The UI of {settings.home} is up already.", "Stop the other `labeling dev` first.")
-    with dg.DagsterInstance.get() as instance:
-        ended = dagster_instance.end_abandoned_runs(instance, is_boot=True)
-    console = Console()
-    if ended:
-        console.print(f"Ended {len(ended)} runs that a crash had left behind.")
-    workspace = dagster_instance.PROJECT_FOLDER / "workspace.yaml"
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
-    console.print(f"Dagster UI: http://{host}:{port} (Ctrl+C stops it)")
-    sys.exit(_run_until_stopped(command))
+    with _only_one(dagster_instance.dagster_home(settings)):
+        with dg.DagsterInstance.get() as instance:
+            ended = dagster_instance.end_abandoned_runs(instance, is_boot=True)
+        console = Console()
+        if ended:
+            console.print(f"Ended {len(ended)} runs that a crash had left behind.")
+        workspace = dagster_instance.PROJECT_FOLDER / "workspace.yaml"
+        command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
+        console.print(f"Dagster UI: http://{host}:{port} (Ctrl+C stops it)")
+        code = _run_until_stopped(command)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the lock of the home's UI: two daemons on one instance would launch every run twice."""
+    with (folder / "dev.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"The UI of {folder.parent} is up already.", "Stop the other `labeling dev` first."
+            ) from None
+        yield
 
 
 def _run_until_stopped(command: list[str]) -> int:

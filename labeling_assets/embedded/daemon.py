@@ -19,7 +19,7 @@ from labeling_assets.embedded.lock import ProcessId, owner_record
 from labeling_assets.embedded.milvus import MilvusServer, answers_milvus
 from labeling_assets.embedded.ports import LOOPBACK
 from labeling_assets.embedded.postgres import PostgresServer, answers_postgres
-from labeling_assets.embedded.process import launcher_command, python_environment, prepare_log
+from labeling_assets.embedded.process import launcher_command, prepare_log, python_environment
 from labeling_assets.errors import ConfigurationError, ServiceUnavailableError
 
 START_SECONDS = 400.0
@@ -122,6 +122,8 @@ def _serves(home: Home, state: StackState, keys: frozenset[ServiceKey]) -> bool:
         ConfigurationError: It was started without one of them.
         ServiceUnavailableError: It has given one of them up.
     """
+    if state.failure is not None:
+        return False  # it is about to end, and gives the lock back
     if missing := keys - state.services.keys():
         if state.services.keys() <= {"image_host"}:
             stop_running(home)  # nobody's data depend on it, so it makes room for one with all services

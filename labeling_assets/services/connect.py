@@ -6,8 +6,10 @@ because they are the key under which a service is kept.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from labeling_assets.errors import ConfigurationError
@@ -21,10 +23,20 @@ if TYPE_CHECKING:
     from labeling_assets.services.vision import VisionModel
 
 
+class _Closeable(Protocol):
+    def close(self) -> None: ...
+
+
+Service = TypeVar("Service", bound=_Closeable)
+_kept = contextlib.ExitStack()
+
+
 @functools.cache
 def product_database(url: str, source_table: str, timezone: str) -> ProductDatabase:
     """The source table, `data_label` and the engine that all tables of ours are reached by."""
-    return ProductDatabase(create_engine(url), source_table, ZoneInfo(timezone))
+    engine = create_engine(url)
+    _kept.callback(engine.dispose)
+    return ProductDatabase(engine, source_table, ZoneInfo(timezone))
 
 
 @functools.cache
@@ -34,7 +46,9 @@ def image_store(database: ProductDatabase, root: str, allowed_hosts: tuple[str, 
     from labeling_assets.services.images.fetcher import ImageFetcher
     from labeling_assets.services.images.store import ImageStore
 
-    return ImageStore(root, database.engine, ImageFetcher(AddressPolicy(allowed_hosts)))
+    fetcher = ImageFetcher(AddressPolicy(allowed_hosts))
+    _kept.callback(fetcher.close)
+    return ImageStore(root, database.engine, fetcher)
 
 
 @functools.cache
@@ -55,16 +69,16 @@ def vision_model(
     if backend == "embedded":
         from labeling_assets.services.vision.embedded import EmbeddedVisionModel
 
-        return EmbeddedVisionModel()
+        return _closed_at_end(EmbeddedVisionModel())
     if backend == "ollama":
         from labeling_assets.services.vision.ollama import OllamaVisionModel
 
-        return OllamaVisionModel(hosts, model, slots, timeout_seconds, context_tokens)
+        return _closed_at_end(OllamaVisionModel(hosts, model, slots, timeout_seconds, context_tokens))
     if not hosts:
         raise ConfigurationError("LABELING_OPENAI_BASE_URL is not set.", "Set it to http://host:8000/v1, say.")
     from labeling_assets.services.vision.openai import OpenAIVisionModel
 
-    return OpenAIVisionModel(hosts, model, api_key, slots, timeout_seconds)
+    return _closed_at_end(OpenAIVisionModel(hosts, model, api_key, slots, timeout_seconds))
 
 
 @functools.cache
@@ -86,7 +100,7 @@ def embedder(name: str, device: str, dtype: str) -> Embedder:
         )
     from labeling_assets.services.embedding.embedded import EmbeddedEmbedder
 
-    return EmbeddedEmbedder()
+    return _closed_at_end(EmbeddedEmbedder())
 
 
 @functools.cache
@@ -96,9 +110,26 @@ def vector_store(
     """The Milvus collection for the vectors of an embedder; one writer at a time, by a lock in Postgres."""
     from labeling_assets.services.milvus import MilvusStore
 
-    return MilvusStore(
-        uri, token, collection, index, identity, lambda: advisory_lock(database.engine, f"milvus:{collection}")
+    return _closed_at_end(
+        MilvusStore(
+            uri, token, collection, index, identity, lambda: advisory_lock(database.engine, f"milvus:{collection}")
+        )
     )
+
+
+def close_services() -> None:
+    """Close every service of this process, last made first, and forget it; called at exit."""
+    for factory in (product_database, image_store, vision_model, embedder, vector_store):
+        factory.cache_clear()
+    _kept.close()
+
+
+atexit.register(close_services)
+
+
+def _closed_at_end(service: Service) -> Service:
+    _kept.callback(service.close)
+    return service
 
 
 class Services:

@@ -154,7 +154,7 @@ class ProductDatabase:
         query = crawl_query(self._source_table, limit)
         with database_errors(f"{self._source_table} cannot be read"), self._connect() as connection:
             result = connection.execution_options(yield_per=CHUNK_ROWS).execute(sa.text(query), self._bounds(day))
-            yield from result.mappings().partitions(CHUNK_ROWS)
+            yield from ([dict(row) for row in chunk] for chunk in result.mappings().partitions(CHUNK_ROWS))
 
     def rows_without_image(self, day: dt.date) -> int:
         """Rows of the day that the crawl leaves out because they have no image."""

@@ -4,6 +4,7 @@ import ipaddress
 
 import httpx
 import pytest
+from faulty_image_host import resolving_to
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,10 +48,6 @@ PRIVATE_NETWORKS = (
 )
 
 
-def resolving_to(*addresses: str):
-    return lambda host, port: addresses
-
-
 @pytest.mark.parametrize("network", PRIVATE_NETWORKS)
 def test_the_first_and_last_address_of_a_private_network_are_not_public(network: str) -> None:
     block = ipaddress.ip_network(network)
@@ -60,8 +57,7 @@ def test_the_first_and_last_address_of_a_private_network_are_not_public(network:
 
 @pytest.mark.parametrize(
     "address",
-    [PUBLIC_IPV4, "1.1.1.1", "100.63.255.255", "100.128.0.0", "172.32.0.1", "2606:4700::1111", "2a00:1450::1"]
-    + ["64:ff9b::5db8:d822"],
+    [PUBLIC_IPV4, "1.1.1.1", "100.63.255.255", "172.32.0.1", "2606:4700::1111", "2a00:1450::1", "64:ff9b::5db8:d822"],
 )
 def test_an_address_of_the_internet_is_public(address: str) -> None:
     assert is_public(ipaddress.ip_address(address))
@@ -91,12 +87,13 @@ def test_a_host_with_only_public_addresses_may_be_fetched() -> None:
 @pytest.mark.parametrize("private", ["127.0.0.1", "10.1.2.3", "::1", "fe80::1%eth0", "169.254.169.254"])
 def test_one_private_address_among_public_ones_refuses_the_host(private: str) -> None:
     policy = AddressPolicy(resolve=resolving_to(PUBLIC_IPV4, private))
-    with pytest.raises(ImageAddressRefusedError, match="shop.example:443 leads to an address that is not public"):
+    with pytest.raises(ImageAddressRefusedError, match=r"shop\.example:443 leads to an address that is not public"):
         policy.addresses("shop.example", 443)
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "127.0.0.1", "127.1", "2130706433", "0x7f.0.0.1", "0177.0.0.1", "0", "::1", "::ffff:127.0.0.1"]
+    "host",
+    ["localhost", "127.0.0.1", "127.1", "2130706433", "0x7f.0.0.1", "0177.0.0.1", "0", "::1", "::ffff:127.0.0.1"],
 )
 def test_every_spelling_of_loopback_is_refused(host: str) -> None:
     with pytest.raises(ImageAddressRefusedError):

@@ -110,7 +110,8 @@ def test_a_small_image_is_not_enlarged() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "fitted"), [((4000, 3000), (512, 384)), ((300, 5000), (31, 512)), ((512, 512), (512, 512)), ((1, 1), (1, 1))]
+    ("size", "fitted"),
+    [((4000, 3000), (512, 384)), ((300, 5000), (31, 512)), ((512, 512), (512, 512)), ((1, 1), (1, 1))],
 )
 def test_an_image_is_fitted_with_its_aspect_kept(size: tuple[int, int], fitted: tuple[int, int]) -> None:
     assert fit_within(*size, 512) == fitted
@@ -162,7 +163,9 @@ def test_alpha_is_put_onto_white(mode: str, image_format: str) -> None:
 
 
 def test_half_transparent_colour_is_mixed_with_white() -> None:
-    assert is_near(pixel(model_image(encoded(Image.new("RGBA", (64, 64), (255, 0, 0, 128)), "PNG")), 9, 9), (254, 127, 127))
+    assert is_near(
+        pixel(model_image(encoded(Image.new("RGBA", (64, 64), (255, 0, 0, 128)), "PNG")), 9, 9), (254, 127, 127)
+    )
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "GIF"])

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 from milvus_samples import DIMENSION, IDENTITY, MONDAY, TUESDAY, product, record, store_of, vector
-from pymilvus import MilvusClient
 
 from labeling_assets.errors import ConfigurationError, EmbedderMismatchError
 from labeling_assets.services.embedding import EmbedderIdentity
@@ -56,6 +55,8 @@ def store(uri: str) -> Iterator[MilvusStore]:
 
 
 def drop(uri: str, store: MilvusStore) -> None:
+    from pymilvus import MilvusClient
+
     state = store.state()
     store.close()
     client = MilvusClient(uri, dedicated=True)
@@ -249,7 +250,7 @@ def test_a_product_that_left_its_newest_day_comes_back_as_an_older_day_has_it(st
 def test_a_record_that_does_not_restore_what_left_is_refused(store: MilvusStore, wrong: dict[str, Any]) -> None:
     sync(store, [record("P1", TUESDAY)], TUESDAY)
     with pytest.raises(ValueError, match="no other day's record"):
-        sync(store, [], TUESDAY, find_elsewhere=lambda ids: [wrong])
+        sync(store, [], TUESDAY, find_elsewhere=lambda _: [wrong])
 
 
 def test_a_record_of_another_day_is_refused(store: MilvusStore) -> None:

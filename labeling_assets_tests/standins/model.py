@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import time
@@ -71,6 +72,7 @@ class Stats:
     """What was asked of the server.
 
     Attributes:
+        requests: Requests to generate, those refused at once included.
         calls: Requests that reached the model, faulty answers included.
         busy: Requests refused because the queue was full.
         cancelled: Requests whose client went away.
@@ -81,6 +83,7 @@ class Stats:
         options: The last options, newest last.
     """
 
+    requests: int = 0
     calls: int = 0
     busy: int = 0
     cancelled: int = 0
@@ -114,6 +117,9 @@ class SlottedModel:
         self.latency_seconds = latency_seconds
         self.queue_limit = queue_limit
         self.faults = list(faults)
+        self.is_echoing = (
+            False  # whether errors repeat the image, as servers do that tell what was wrong with the input
+        )
         self.models = dict(models or {"qwen2.5vl:latest": ["completion", "vision"], "llama3.2:latest": ["completion"]})
         self.digests: dict[str, str] = {}
         self.stats = Stats()
@@ -137,13 +143,23 @@ class SlottedModel:
             ApiError: The answer is an HTTP error.
             BrokenConnectionError: There is to be no proper answer.
         """
-        if job.model not in self.models:
-            raise ApiError(404, f"model '{job.model}' not found")
+        self.stats.requests += 1
         sha = job.sha
         self._tries[sha] += 1
         kind = next((fault.kind for fault in self.faults if fault.applies(sha, self._tries[sha])), None)
-        if kind in ("missing", "unauthorized"):
-            raise ApiError(*{"missing": (404, f"model '{job.model}' not found"), "unauthorized": (401, "no")}[kind])
+        try:
+            return await self._queue(job, sha, kind, receive)
+        except ApiError as error:
+            if self.is_echoing and job.images:
+                error.message += f" in request: {base64.b64encode(job.images[0]).decode()}"
+            raise
+
+    async def _queue(self, job: Job, sha: str, kind: FaultKind | None, receive: Receive) -> Reply:
+        """Refuse at once, or wait for a slot."""
+        if job.model not in self.models or kind == "missing":
+            raise ApiError(404, f"model '{job.model}' not found")
+        if kind == "unauthorized":
+            raise ApiError(401, "unauthorized")
         if kind == "busy" or self._in_flight >= self.slots + self.queue_limit:
             self.stats.busy += 1
             raise ApiError(503, "server busy, please try again.  maximum pending requests exceeded")

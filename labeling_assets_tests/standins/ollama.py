@@ -265,7 +265,6 @@ class OllamaServer:
 
     Attributes:
         url: Its address.
-        model: The model behind it, whose settings and statistics may be read and changed.
 
     Args:
         port: 0: a free one.
@@ -274,15 +273,24 @@ class OllamaServer:
     """
 
     def __init__(self, port: int = 0, api_key: str = "", **settings: Any) -> None:
-        self.model = SlottedModel(**settings)
+        self._stand_in = OllamaStandIn(SlottedModel(**settings), api_key)
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", port))
         self._socket.listen(1024)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        app = OllamaStandIn(self.model, api_key).app
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off"))
+        config = uvicorn.Config(self._stand_in.app, log_level="critical", access_log=False, lifespan="off")
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self.serve, name="ollama-stand-in", daemon=True)
+
+    @property
+    def model(self) -> SlottedModel:
+        """The model behind it, whose settings and statistics may be read and changed."""
+        return self._stand_in.model
+
+    def renew(self, **settings: Any) -> None:
+        """Go on with a new model, as after a restart at the same address."""
+        self._stand_in.model = SlottedModel(**settings)
 
     def serve(self) -> None:
         """Serve until the end, in this thread."""

@@ -336,7 +336,7 @@ def clip_vectors(
         store, cached = image_store.get(), CachedEmbedder(embedder.get(), product_database.get().engine)
         products = list(from_table(qwen_labels, LabeledProduct))
         descriptions = cached.embed_texts([row.description for row in products])
-        images, errors = cached.embed_images([str(row.image_sha256) for row in products], store.open_model_image)
+        images, errors = cached.embed_images([str(row.image_sha256) for row in products], store.model_image)
         records, positions, failures = embedded_products(products, errors, cached.identity.key)
         rows = np.asarray(positions, dtype=np.intp)
         table = stage.table(records, EmbeddedProduct, partial=is_partial(qwen_labels))

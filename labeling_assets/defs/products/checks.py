@@ -49,7 +49,7 @@ def rows_lie_in_the_day(table: pa.Table, day: dt.date) -> dg.AssetCheckResult:
 
 def ids_are_unique(table: pa.Table) -> dg.AssetCheckResult:
     """Look for ids that stand twice."""
-    counts = Counter(table["id_sanpham"].to_pylist())
+    counts = Counter(map(str, table["id_sanpham"].to_pylist()))
     twice = [id_sanpham for id_sanpham, count in counts.items() if count > 1]
     return _result("ids_are_unique", twice, "Report it: deduplication is at fault.")
 
@@ -63,7 +63,7 @@ def quarantined_share_is_low(name: str, failures: Mapping[str, RowError], rows_i
         "`labeling quarantine list` shows the reasons; `labeling quarantine retry` tries again.",
         severity=dg.AssetCheckSeverity.WARN,
     )
-    return result._replace(metadata={**result.metadata, "quarantined_share": share})
+    return result._replace(metadata={**result.metadata, "quarantined_share": dg.MetadataValue.float(share)})
 
 
 def labels_match_schema(table: pa.Table) -> dg.AssetCheckResult:

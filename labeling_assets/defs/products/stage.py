@@ -6,7 +6,7 @@ import datetime as dt
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow as pa
@@ -19,8 +19,10 @@ from labeling_assets.products.records import to_table
 from labeling_assets.resources import ProductDatabaseResource
 from labeling_assets.services.day_tables import mark_partial
 
-# Dagster takes no type parameter here when an asset has checks; `dagster_type` says what the value is.
-StageResult: TypeAlias = dg.MaterializeResult  # type: ignore[type-arg]
+if TYPE_CHECKING:
+    StageResult = dg.MaterializeResult[Any]
+else:
+    StageResult = dg.MaterializeResult  # with a type parameter, Dagster refuses it for an asset that has checks
 TABLE = dg.PythonObjectDagsterType(pa.Table, name="Table", description="Rows of one day, as an Arrow table.")
 
 

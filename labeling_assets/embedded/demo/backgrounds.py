@@ -42,7 +42,8 @@ def _vignette(strength: float, cx: float = 0.5, cy: float = 0.45) -> Pixels:
     """Factors around 1, brighter about (cx, cy); shape (_EDGE, _EDGE, 1)."""
     y, x = np.mgrid[0 : 1 : _EDGE * 1j, 0 : 1 : _EDGE * 1j].astype(np.float32)
     distance = np.hypot(x - cx, y - cy)
-    return (1.0 + strength * (0.35 - distance))[..., None].astype(np.float32)
+    factors: Pixels = (1.0 + strength * (0.35 - distance))[..., None].astype(np.float32)
+    return factors
 
 
 def planks(name: str, colour: RGB, count: int = 6, contrast: float = 1.0) -> Image.Image:
@@ -70,8 +71,8 @@ def _linen(name: str, colour: RGB) -> Image.Image:
     return _image(_flat(colour) + weave[..., None])
 
 
-def _plain(name: str, colour: RGB) -> Image.Image:
-    return _image(_flat(colour) * _vignette(0.28, 0.38, 0.32) + (_noise(name, 4, 4) * 3)[..., None])
+def _plain(colour: RGB) -> Image.Image:
+    return _image(_flat(colour) * _vignette(0.28, 0.38, 0.32))
 
 
 def _window_light(name: str, colour: RGB) -> Image.Image:
@@ -139,12 +140,12 @@ def _on_table(wall: Image.Image, top: Image.Image) -> Image.Image:
 _WARM, _COOL = ((255, 205, 120), (255, 165, 90), (250, 225, 170)), ((255, 90, 80), (120, 220, 130), (255, 214, 120))
 _SCENES: dict[View, dict[str, Callable[[], Image.Image]]] = {
     "table": {
-        "white room": lambda: _on_table(_window_light("w1", (240, 238, 234)), _plain("t1", (247, 245, 242))),
-        "oak table": lambda: _on_table(_plain("w2", (222, 226, 222)), planks("t2", (190, 146, 100), 7)),
+        "white room": lambda: _on_table(_window_light("w1", (240, 238, 234)), _plain((247, 245, 242))),
+        "oak table": lambda: _on_table(_plain((222, 226, 222)), planks("t2", (190, 146, 100), 7)),
         "walnut table": lambda: _on_table(_window_light("w3", (205, 196, 184)), planks("t3", (112, 76, 52), 7)),
-        "marble counter": lambda: _on_table(_plain("w4", (200, 212, 216)), _marble("t4", (238, 238, 238), (160,) * 3)),
-        "pink studio": lambda: _on_table(_plain("w5", (246, 214, 212)), _plain("t5", (240, 198, 198))),
-        "mint studio": lambda: _on_table(_plain("w6", (207, 230, 220)), _plain("t6", (188, 218, 206))),
+        "marble counter": lambda: _on_table(_plain((200, 212, 216)), _marble("t4", (238, 238, 238), (160,) * 3)),
+        "pink studio": lambda: _on_table(_plain((246, 214, 212)), _plain((240, 198, 198))),
+        "mint studio": lambda: _on_table(_plain((207, 230, 220)), _plain((188, 218, 206))),
         "evening lights": lambda: _on_table(_bokeh("w7", (74, 54, 46), _WARM), planks("t7", (138, 94, 62), 7)),
         "christmas lights": lambda: _on_table(_bokeh("w8", (24, 62, 48), _COOL), planks("t8", (176, 140, 106), 7)),
     },
@@ -154,9 +155,9 @@ _SCENES: dict[View, dict[str, Callable[[], Image.Image]]] = {
         "dark planks": lambda: planks("s3", (92, 70, 56), 6, 0.8),
         "marble": lambda: _marble("s4", (240, 239, 238), (176, 176, 180)),
         "linen": lambda: _linen("s5", (226, 216, 200)),
-        "grey": lambda: _plain("s6", (214, 216, 219)),
-        "blush": lambda: _plain("s7", (245, 220, 214)),
-        "sky": lambda: _plain("s8", (205, 224, 238)),
+        "grey": lambda: _plain((214, 216, 219)),
+        "blush": lambda: _plain((245, 220, 214)),
+        "sky": lambda: _plain((205, 224, 238)),
     },
     "wall": {
         "white wall": lambda: _window_light("a1", (240, 239, 236)),
@@ -165,7 +166,7 @@ _SCENES: dict[View, dict[str, Callable[[], Image.Image]]] = {
         "shiplap": lambda: _shiplap("a4", (236, 234, 230)),
         "brick": lambda: _brick("a5", (226, 222, 216), (204, 200, 194)),
         "red brick": lambda: _brick("a6", (168, 98, 78), (196, 184, 172)),
-        "navy wall": lambda: _plain("a7", (70, 86, 112)),
+        "navy wall": lambda: _plain((70, 86, 112)),
         "fireplace glow": lambda: _bokeh("a8", (96, 66, 50), _WARM),
     },
 }

@@ -5,6 +5,7 @@ A `Recipe` is all that decides the bytes, so equal recipes give equal bytes.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import zlib
@@ -15,7 +16,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from labeling_assets.embedded.demo.drawing import Photo, draw_photo
+from labeling_assets.embedded.demo.drawing import DRAWING_VERSION, Photo, draw_photo
 
 Form = Literal[
     "jpeg", "png", "webp",
@@ -40,6 +41,12 @@ class Recipe:
     photo: Photo | None
     form: Form = "jpeg"
     quality: int = 88
+
+    @property
+    def name(self) -> str:
+        """A short name that differs when the bytes may differ."""
+        stem = self.photo.product if self.photo else "file"
+        return f"{stem}-{hashlib.sha256(f'{DRAWING_VERSION} {self!r}'.encode()).hexdigest()[:12]}"
 
     @property
     def file_type(self) -> str:
@@ -67,7 +74,7 @@ def _encoded(image: Image.Image, recipe: Recipe) -> bytes:
         case "png":
             return png(image)
         case "webp":
-            return _saved(image, kind="WEBP", quality=recipe.quality, method=1)
+            return _saved(image, kind="WEBP", quality=recipe.quality, method=0)
         case "small jpeg":
             return jpeg(image.resize((image.width * 3 // 4, image.height * 3 // 4), Image.Resampling.LANCZOS))
         case "transparent png":

@@ -13,16 +13,25 @@ from labeling_assets.embedded.demo.backgrounds import background_names
 from labeling_assets.embedded.demo.colours import PRODUCT_BODIES, details_for, readable_schemes, scheme_on
 from labeling_assets.embedded.demo.designs import TALL_LAYOUTS, WIDE_LAYOUTS, Layout, Print
 from labeling_assets.embedded.demo.drawing import Photo
+from labeling_assets.embedded.demo.encoding import Form, Recipe
 from labeling_assets.embedded.demo.lettering import FontStyle
 from labeling_assets.embedded.demo.motifs import motif_subject
-from labeling_assets.embedded.demo.phrases import NAMES, PRODUCT_WEIGHTS, PRODUCT_WORDS, Language, Theme, items, lines_of
+from labeling_assets.embedded.demo.phrases import (
+    NAMES,
+    PRODUCT_WEIGHTS,
+    PRODUCT_WORDS,
+    Language,
+    Theme,
+    items,
+    lines_of,
+)
 from labeling_assets.embedded.demo.phrases_english import ENGLISH_THEMES
 from labeling_assets.embedded.demo.phrases_vietnamese import VIETNAMESE_THEMES
 from labeling_assets.embedded.demo.shapes import product_shape
 from labeling_assets.products.records import LABEL_LISTS
 
 Truth = dict[str, list[str] | str]
-_SIZES_PX = ((640, 640),) * 6 + ((800, 800),) * 2 + ((640, 800), (800, 640), (1000, 1000))
+_SIZES_PX = ((640, 640),) * 7 + ((640, 800),) * 2 + ((800, 640),) * 2 + ((800, 800), (800, 800), (1000, 1000))
 _FONTS: tuple[FontStyle, ...] = ("bold", "bold", "black", "regular", "italic")
 _VIETNAMESE_SHARE = 0.22
 # A capital letter narrower than this in a 512 px photo is hard to read for people and for OCR.
@@ -35,12 +44,14 @@ class Merchandise:
     """One product design.
 
     Attributes:
+        recipe: Its photo as an ordinary image file.
         photo: What its photo shows.
         theme: Where its phrase is from.
         language: Language of the phrase and the title.
         is_personalized: Whether a name or a year is printed.
     """
 
+    recipe: Recipe
     photo: Photo
     theme: Theme
     language: Language
@@ -57,8 +68,8 @@ def design_merchandise(rng: random.Random) -> Merchandise:
     language: Language = "vi" if rng.random() < _VIETNAMESE_SHARE else "en"
     theme = rng.choice(VIETNAMESE_THEMES if language == "vi" else ENGLISH_THEMES)
     phrase = rng.choice(items(theme.phrases, " / "))
-    values = {"name": rng.choice(NAMES[language]), "year": rng.randint(2019, 2026), "born": rng.randint(1955, 1999)}
-    lines, emphasis = lines_of(phrase, **values)
+    name, year, born = rng.choice(NAMES[language]), rng.randint(2019, 2026), rng.randint(1955, 1999)
+    lines, emphasis = lines_of(phrase, name=name, year=year, born=born)
     product = _product_for(rng, theme, lines)
     body = rng.choice(PRODUCT_BODIES[product])
     width_px, height_px = rng.choice(_SIZES_PX)
@@ -66,14 +77,18 @@ def design_merchandise(rng: random.Random) -> Merchandise:
         product=product,
         body=body,
         detail=rng.choice(details_for(product, body)),
-        design=Print(lines, emphasis, rng.choice(items(theme.motifs)), _layout_for(rng, product, lines), rng.choice(_FONTS)),
+        design=Print(
+            lines, emphasis, rng.choice(items(theme.motifs)), _layout_for(rng, product, lines), rng.choice(_FONTS)
+        ),
         scheme=rng.choice(readable_schemes(body, *([items(theme.schemes)] if theme.schemes else []))),
         background=_background_for(rng, product, theme),
         width_px=width_px,
         height_px=height_px,
         shift=round(rng.uniform(-1, 1), 2),
     )
-    return Merchandise(photo, theme, language, is_personalized="{" in phrase)
+    form: Form = rng.choices(("jpeg", "webp", "png"), (91, 5, 4))[0]
+    recipe = Recipe(photo, form, rng.choice((82, 86, 90)))
+    return Merchandise(recipe, photo, theme, language, is_personalized="{" in phrase)
 
 
 def _product_for(rng: random.Random, theme: Theme, lines: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """What is printed on demo products: the form of a theme, names of people, and words for products.
 
 The phrases are in `phrases_english.py` and `phrases_vietnamese.py`. Lists are written with a comma between items,
-phrases with ` / ` between them, `|` between lines, and `*` before the emphasised line; `{name}`, `{year}` (a recent one)
-and `{born}` (a year of birth) are filled in.
+phrases with ` / ` between them, `|` between lines, and `*` before the emphasised line; `{name}`, `{year}` (a recent
+one) and `{born}` (a year of birth) are filled in.
 """
 
 from __future__ import annotations

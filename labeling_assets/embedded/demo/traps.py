@@ -10,9 +10,10 @@ import dataclasses
 import datetime as dt
 from collections.abc import Callable
 
-from labeling_assets.embedded.demo.catalogue import LABELED, NOT_CRAWLED, HostedImage, Shop, SourceRow
+from labeling_assets.embedded.demo.contents import LABELED, NOT_CRAWLED, HostedImage, SourceRow
 from labeling_assets.embedded.demo.encoding import CONTENT_TYPES, Form, Recipe
-from labeling_assets.embedded.demo.merchandise import Merchandise, design_merchandise
+from labeling_assets.embedded.demo.merchandise import design_merchandise
+from labeling_assets.embedded.demo.shop import Shop
 
 HOSTILE_ID = "x' or 1==1 -- \"\\\n%s {0} $(id) Mẹ"
 """Quotes, a backslash, a newline, filter syntax, placeholders, a shell substitution and a Vietnamese letter."""
@@ -35,42 +36,38 @@ def _id(shop: Shop, name: str, number: int = 1) -> str:
     return f"{shop.day:%y%m%d}-{name}-{number}"
 
 
-def _jpeg(shop: Shop) -> tuple[Merchandise, Recipe]:
-    """A new design and the recipe of its JPEG."""
-    merchandise = design_merchandise(shop.rng)
-    return merchandise, Recipe(merchandise.photo)
-
-
 def _one_row(shop: Shop, name: str, expected: str, form: Form = "jpeg", **answer: object) -> None:
     """A trap of one product with one image."""
     merchandise = design_merchandise(shop.rng)
     if expected != LABELED:
         answer["truth"] = None
-    path = shop.host(Recipe(merchandise.photo, form), merchandise, name.replace(" ", "-"), **answer)
+    path = shop.host(merchandise, Recipe(merchandise.photo, form), name.replace(" ", "-"), **answer)
     shop.add_trap(name, expected, [shop.add_row(_id(shop, name.replace(" ", "-")), path, merchandise)])
 
 
 @_trap
 def _same_image(shop: Shop) -> None:
-    merchandise, recipe = _jpeg(shop)
-    path = shop.host(recipe, merchandise)
+    merchandise = design_merchandise(shop.rng)
+    path = shop.host(merchandise)
     rows = [shop.add_row(_id(shop, "same-image", number), path, merchandise) for number in (1, 2, 3)]
     shop.add_trap("same image", LABELED, rows)
 
 
 @_trap
 def _same_bytes_other_url(shop: Shop) -> None:
-    merchandise, recipe = _jpeg(shop)
-    paths = [shop.host(recipe, merchandise, variant) for variant in ("", "copy")]
+    merchandise = design_merchandise(shop.rng)
+    paths = [shop.host(merchandise, variant=variant) for variant in ("", "copy")]
     rows = [shop.add_row(_id(shop, "same-bytes", number), path, merchandise) for number, path in enumerate(paths, 1)]
     shop.add_trap("same bytes under another URL", LABELED, rows)
 
 
 @_trap
 def _near_identical(shop: Shop) -> None:
-    merchandise, recipe = _jpeg(shop)
-    paths = [shop.host(recipe, merchandise), shop.host(Recipe(merchandise.photo, "small jpeg", 70), merchandise)]
-    rows = [shop.add_row(_id(shop, "near-identical", number), path, merchandise) for number, path in enumerate(paths, 1)]
+    merchandise = design_merchandise(shop.rng)
+    paths = [shop.host(merchandise), shop.host(merchandise, Recipe(merchandise.photo, "small jpeg", 70))]
+    rows = [
+        shop.add_row(_id(shop, "near-identical", number), path, merchandise) for number, path in enumerate(paths, 1)
+    ]
     shop.add_trap("near-identical image", LABELED, rows)
 
 
@@ -79,8 +76,8 @@ def _product_twice(shop: Shop) -> None:
     """Two rows of a product that differ in everything but the id."""
     rows = []
     for hour in (9, 15):
-        merchandise, recipe = _jpeg(shop)
-        path = shop.host(recipe, merchandise)
+        merchandise = design_merchandise(shop.rng)
+        path = shop.host(merchandise)
         rows.append(shop.add_row(_id(shop, "twice"), path, merchandise, shop.start() + dt.timedelta(hours=hour)))
     shop.add_trap("product twice on a day", LABELED, rows)
 
@@ -88,8 +85,8 @@ def _product_twice(shop: Shop) -> None:
 @_trap
 def _row_twice(shop: Shop) -> None:
     """One row that stands in the table twice."""
-    merchandise, recipe = _jpeg(shop)
-    row = shop.add_row(_id(shop, "row-twice"), shop.host(recipe, merchandise), merchandise)
+    merchandise = design_merchandise(shop.rng)
+    row = shop.add_row(_id(shop, "row-twice"), shop.host(merchandise), merchandise)
     shop.catalogue.rows.append(row)
     shop.add_trap("row twice", LABELED, [row, row])
 
@@ -98,14 +95,14 @@ def _row_twice(shop: Shop) -> None:
 def _no_product_id(shop: Shop) -> None:
     rows = []
     for product_id in (None, "", "  "):
-        merchandise, recipe = _jpeg(shop)
-        rows.append(shop.add_row(product_id, shop.host(recipe, merchandise), merchandise))
+        merchandise = design_merchandise(shop.rng)
+        rows.append(shop.add_row(product_id, shop.host(merchandise), merchandise))
     shop.add_trap("no product id", LABELED, rows)
 
 
 @_trap
 def _no_image(shop: Shop) -> None:
-    merchandise, _ = _jpeg(shop)
+    merchandise = design_merchandise(shop.rng)
     images = (None, "", " \t\n ")
     rows = [shop.add_row(_id(shop, "no-image", number), image, merchandise) for number, image in enumerate(images, 1)]
     shop.add_trap("no image", NOT_CRAWLED, rows)
@@ -113,8 +110,8 @@ def _no_image(shop: Shop) -> None:
 
 @_trap
 def _missing(shop: Shop) -> None:
-    merchandise, _ = _jpeg(shop)
-    path = f"images/{merchandise.photo.name}-missing.jpg"
+    merchandise = design_merchandise(shop.rng)
+    path = f"images/{merchandise.recipe.name}-missing.jpg"
     shop.catalogue.images[path] = HostedImage(None, "text/plain", status=404)
     shop.add_trap("404", "ImageNotFoundError", [shop.add_row(_id(shop, "404"), path, merchandise)])
 
@@ -196,9 +193,9 @@ def _no_content_type(shop: Shop) -> None:
 
 @_trap
 def _redirect(shop: Shop) -> None:
-    merchandise, recipe = _jpeg(shop)
-    target = shop.host(recipe, merchandise)
-    path = f"images/{merchandise.photo.name}-moved.jpg"
+    merchandise = design_merchandise(shop.rng)
+    target = shop.host(merchandise)
+    path = f"images/{merchandise.recipe.name}-moved.jpg"
     shop.catalogue.images[path] = HostedImage(None, "text/plain", status=302, location=target)
     shop.add_trap("redirect", LABELED, [shop.add_row(_id(shop, "redirect"), path, merchandise)])
 
@@ -206,36 +203,40 @@ def _redirect(shop: Shop) -> None:
 @_trap
 def _private_address(shop: Shop) -> None:
     """The address under which clouds keep secrets."""
-    merchandise, _ = _jpeg(shop)
+    merchandise = design_merchandise(shop.rng)
     row = shop.add_row(_id(shop, "private"), "http://169.254.169.254/latest/meta-data/photo.jpg", merchandise)
     shop.add_trap("private address", "ImageAddressRefusedError", [row])
 
 
 @_trap
 def _hostile_id(shop: Shop) -> None:
-    merchandise, recipe = _jpeg(shop)
-    row = shop.add_row(f"{HOSTILE_ID} {shop.day:%y%m%d}", shop.host(recipe, merchandise), merchandise)
+    merchandise = design_merchandise(shop.rng)
+    row = shop.add_row(f"{HOSTILE_ID} {shop.day:%y%m%d}", shop.host(merchandise), merchandise)
     row = _with_hostile_texts(shop, row)
     shop.add_trap("hostile product id", LABELED, [row])
 
 
 def _with_hostile_texts(shop: Shop, row: SourceRow) -> SourceRow:
     """The row, last added, with quotes and markup in title and store."""
-    texts = {"title": "Mug <b>\"Best\"</b> & 'Only' \\ 100% | `x`", "store": "O'Neil \"&\" Sons"}
-    shop.catalogue.rows[-1] = dataclasses.replace(row, **texts)
-    return shop.catalogue.rows[-1]
+    hostile = dataclasses.replace(row, title="Mug <b>\"Best\"</b> & 'Only' \\ 100% | `x`", store='O\'Neil "&" Sons')
+    shop.catalogue.rows[-1] = hostile
+    return hostile
 
 
 def _boundary(shop: Shop, name: str, moment: dt.datetime) -> None:
-    merchandise, recipe = _jpeg(shop)
-    row = shop.add_row(_id(shop, name.replace(" ", "-")), shop.host(recipe, merchandise), merchandise, moment)
+    merchandise = design_merchandise(shop.rng)
+    row = shop.add_row(_id(shop, name.replace(" ", "-")), shop.host(merchandise), merchandise, moment)
     shop.add_trap(name, LABELED, [row])
 
 
 @_trap
-def _midnight(shop: Shop) -> None:
-    """First and last moments of one day; the day before and after have ordinary rows only near noon."""
-    _boundary(shop, "at midnight", shop.start())
-    _boundary(shop, "just after midnight", shop.start() + dt.timedelta(seconds=1))
+def _before_midnight(shop: Shop) -> None:
+    """The last moments of a day; the first ones of the next day are the next trap's."""
     _boundary(shop, "one second before midnight", shop.end() - dt.timedelta(seconds=1))
     _boundary(shop, "one microsecond before midnight", shop.end() - dt.timedelta(microseconds=1))
+
+
+@_trap
+def _midnight(shop: Shop) -> None:
+    _boundary(shop, "at midnight", shop.start())
+    _boundary(shop, "just after midnight", shop.start() + dt.timedelta(seconds=1))

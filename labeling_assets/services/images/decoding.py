@@ -184,10 +184,9 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 def _shrink(image: ImageFile.ImageFile, target: tuple[int, int]) -> Image.Image:
     """The image in RGB, alpha on white, resized to `target`."""
-    width, height = target
     held_pixels = image.width * image.height
-    # The JPEG decoder shrinks by 2, 4 or 8 while it decodes; twice the target leaves enough for a good resampling.
-    draft = image.draft(None, (2 * width, 2 * height))
+    # A JPEG is shrunk by 2, 4 or 8 while it is decoded, as long as it stays at least as large as the target.
+    draft = image.draft(None, target)
     if draft is not None and not image.info.get("progressive"):  # a progressive one is held in full all the same
         held_pixels = image.width * image.height
     with _large_images if held_pixels > LARGE_PIXELS else contextlib.nullcontext():

@@ -7,6 +7,7 @@ crash cost a repeat and nothing else: the original, then the model JPEG, then th
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import threading
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 
 import sqlalchemy as sa
+from PIL import Image
 
 from labeling_assets.errors import ImageError
 from labeling_assets.services.images.decoding import ImageFacts, decode, thumbnail
@@ -146,6 +148,12 @@ class ImageStore:
             ServiceUnavailableError: The storage does not answer.
         """
         return self._files.read(model_jpeg_path(sha256))
+
+    def model_image(self, sha256: str) -> Image.Image:
+        """The image that the models read, decoded: RGB, at most 512 px; same errors as `model_jpeg`."""
+        image = Image.open(io.BytesIO(self.model_jpeg(sha256)))
+        image.load()
+        return image
 
     def thumbnail(self, sha256: str, edge_px: int = 96) -> bytes:
         """A JPEG of a few kilobytes, at most `edge_px` wide and high.

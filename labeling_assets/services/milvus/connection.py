@@ -174,7 +174,9 @@ def _grpc_status(error: BaseException | None) -> object:
     """The gRPC status behind a pymilvus error: its own, its code, or that of its cause."""
     import grpc
 
-    while error is not None:
+    seen = set()  # pymilvus makes errors their own cause (`raise e from e`)
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, grpc.RpcError):
             return error.code()
         if isinstance(code := getattr(error, "code", None), grpc.StatusCode):

@@ -176,11 +176,14 @@ def _bounded(records: Iterable[Record]) -> Iterator[list[Record]]:
     batch_bytes = 0
     for record in records:
         size_bytes = sum(_size_bytes(value) for value in record.values())
-        if batch and (len(batch) == BATCH_ROWS or batch_bytes + size_bytes > BATCH_BYTES):
+        if batch and batch_bytes + size_bytes > BATCH_BYTES:
             yield batch
             batch, batch_bytes = [], 0
         batch.append(record)
         batch_bytes += size_bytes
+        if len(batch) == BATCH_ROWS:
+            yield batch
+            batch, batch_bytes = [], 0
     if batch:
         yield batch
 

@@ -46,8 +46,10 @@ NAMED_COLOURS: dict[str, tuple[tuple[int, int, int], ...]] = {
 MAX_NAMES = 4
 
 _SAMPLES_PER_EDGE = 96
-_MIN_SHARE = 0.025
+_MIN_SHARE = 0.04
 """Less than this of the product is anti-aliasing and noise; the strokes of one line of text are about 3 %."""
+_MIN_GRAY_SHARE = 0.3
+"""Less gray than this is shadow on a white product or light on a black one."""
 _MIN_BORDER_SHARE = 0.1
 _SAME_BACKGROUND_DISTANCE = 10.0
 _MIN_FOREGROUND_SHARE = 0.08
@@ -73,7 +75,9 @@ def describe_colours(rgb: Bytes) -> list[str]:
     shares: dict[str, float] = {}
     for index, count in enumerate(np.bincount(nearest[is_product], minlength=len(names))):
         shares[names[index]] = shares.get(names[index], 0.0) + float(count) / int(is_product.sum())
-    main = sorted((name for name in shares if shares[name] >= _MIN_SHARE), key=lambda name: (-shares[name], name))
+    least = {"Gray": _MIN_GRAY_SHARE}
+    main = [name for name in shares if shares[name] >= least.get(name, _MIN_SHARE)]
+    main.sort(key=lambda name: (-shares[name], name))
     return main[:MAX_NAMES] + _moods(lab[is_product], shares)
 
 
@@ -88,8 +92,7 @@ def _to_lab(rgb: Bytes) -> Floats:
     import cv2
     import numpy as np
 
-    lab: Floats = cv2.cvtColor(np.ascontiguousarray(rgb, np.float32) / np.float32(255), cv2.COLOR_RGB2LAB)
-    return lab
+    return cv2.cvtColor(np.ascontiguousarray(rgb, np.float32) / np.float32(255), cv2.COLOR_RGB2LAB).astype(np.float32)
 
 
 @functools.cache

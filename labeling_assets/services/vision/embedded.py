@@ -47,7 +47,8 @@ _MAX_DEFAULT_SLOTS = 8
 _OCR_PARAMETERS: dict[str, Any] = {
     "Global.log_level": "critical",
     "Global.use_cls": False,  # prints are not upside down
-    # Measured on 30 prints of 512 px: 384 reads all that 512 reads, in half the time.
+    "Global.text_score": 0.7,  # words score above 0.84; drawings taken for letters mostly below 0.65
+    # On 190 product photos of 512 px, 384 reads 379 of 380 lines as 512 does, in two thirds of the time.
     "Det.limit_side_len": 384,
     "Det.limit_type": "max",
     # One line at a time, unpadded: a batch is padded to its longest line, which costs a third more on a CPU.
@@ -61,7 +62,7 @@ _OCR_PARAMETERS: dict[str, Any] = {
 _MODEL_FILES = {"Det.model_path": "PP-OCRv6_det_small.onnx", "Rec.model_path": "PP-OCRv6_rec_small.onnx"}
 
 _TYPOGRAPHY_SHARE = 0.10
-_MINIMALIST_EDGE_SHARE = 0.06
+_MINIMALIST_EDGE_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def _decode(image_jpeg: bytes) -> npt.NDArray[np.uint8]:
 def _polygon_area(corners: npt.NDArray[Any]) -> float:
     """Area of a polygon, corners of shape (n, 2), by the shoelace formula."""
     x, y = corners[:, 0].astype(float), corners[:, 1].astype(float)
-    return abs(sum(x[i - 1] * y[i] - x[i] * y[i - 1] for i in range(len(x)))) / 2
+    return abs(float(sum(x[i - 1] * y[i] - x[i] * y[i - 1] for i in range(len(x))))) / 2
 
 
 def _model_paths() -> dict[str, str]:

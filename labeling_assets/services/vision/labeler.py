@@ -207,6 +207,7 @@ class Labeler:
             if sha in known:
                 return self._remembered(sha, known[sha])
             cost = _Cost()
+            kept: Label | RowError
             try:
                 parsed = self._ask(read_jpeg(), cost)
             except LabelError as error:
@@ -261,7 +262,7 @@ class Labeler:
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
                 raise ServiceUnavailableError(
-                    f"{self._model.name} failed on {self._failures_in_a_row} images in a row, at last: {refusal}.",
+                    f"{self._model.name} failed on {self._failures_in_a_row} images in a row, at last: {refusal.message}.",
                     "Look at the log of the model server.",
                 ) from refusal
 

@@ -30,12 +30,12 @@ _MIN_LETTERS_TO_CORRECT = 7
 
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
 _PERSONALIZATION_PATTERNS = (
-    (
-        "Custom date",
-        rf"\b\d{{1,2}}\s?[./-]\s?\d{{1,2}}\s?[./-]\s?(?:\d{{4}}|\d{{2}})\b|\b{_MONTH}\.? \d{{1,2}},? \d{{4}}\b",
-    ),
+    ("Custom date", r"\b\d{1,2}\s?[./-]\s?\d{1,2}\s?[./-]\s?(?:\d{4}|\d{2})\b"),
+    ("Custom date", rf"\b{_MONTH}\.? \d{{1,2}},? \d{{4}}\b"),
     ("Custom year", r"\b(?:19|20)\d\d\b"),
-    ("Custom name", r"\bthe (?!whole|entire|best|first)[a-z]{3,} family\b|\bmr\.? ?(?:&|and) ?mrs\.? ?[a-z]{2,}"),
+    ("Custom name", r"\bthe (?!whole|entire|best|first)[a-z]{3,} family\b"),
+    ("Custom name", r"^(?!baby|mom|dad)[a-z]+['’]s first\b"),
+    ("Custom name", r"\bmr\.? ?(?:&|and) ?mrs\.? ?[a-z]{2,}"),
     ("Custom coordinates", r"\b\d{1,3}\.\d{2,}\s?°?\s?[nsew]\b"),
 )
 
@@ -83,11 +83,15 @@ def _compile(value: str, phrase: str) -> _Phrase:
 
 
 def _pattern(words: str, written: str, *, droppable: frozenset[str]) -> str:
-    """`written` as a regular expression; spaces, and letters whose accented form is droppable, are optional."""
+    """`written` as a regular expression; spaces, and letters whose accented form is droppable, are optional.
+
+    Written with accents, a droppable letter also stands for any other: OCR reads ẹ as ę or e.
+    """
     if len(words) != len(written):  # rn became m: no Vietnamese word has rn, so no letter is droppable
         words = written
+    any_letter = r"\w?" if words == written else ""
     return "".join(
-        " ?" if char == " " else f"{re.escape(char)}?" if accented in droppable else re.escape(char)
+        " ?" if char == " " else (any_letter or f"{char}?") if accented in droppable else re.escape(char)
         for accented, char in zip(words, written, strict=True)
     )
 

@@ -218,7 +218,7 @@ class OllamaVisionModel:
                     model=self._model,
                     missing_remedy=self._pull_command(host),
                 ) from None
-            except (ValueError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError) as error:
                 # The client parses each answer without looking at it; a proxy's page breaks it in these ways.
                 raise unreachable(host, "its answer is not Ollama's") from error
 
@@ -245,7 +245,7 @@ def _check_errors(host: str) -> Iterator[None]:
     try:
         with transport_errors(host):
             yield
-    except (TransientError, ollama.ResponseError, ValueError, AttributeError) as error:
+    except (TransientError, ollama.ResponseError, ValueError, TypeError, AttributeError) as error:
         reason = f"status {error.status_code}" if isinstance(error, ollama.ResponseError) else ""
         raise ConfigurationError(
             f"No Ollama server answers at {host}{f' ({reason})' if reason else ''}.",

@@ -1,0 +1,75 @@
+"""What is particular to OpenAI-compatible servers: the key, the list of models, the digest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from labeling_assets.errors import ConfigurationError
+from labeling_assets.products.labels import LABEL_SCHEMA
+from labeling_assets.products.prompt import build_prompt
+from labeling_assets.services.vision.openai import OpenAIVisionModel
+from labeling_assets_tests.standins.ollama import OllamaServer
+
+MODEL = "qwen2.5vl:latest"
+KEY = "sk-a-secret-key"
+
+
+@pytest.fixture(scope="module")
+def running_server() -> Iterator[OllamaServer]:
+    with OllamaServer(api_key=KEY) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running_server: OllamaServer) -> OllamaServer:
+    """A server of which nothing was asked yet."""
+    running_server.renew()
+    return running_server
+
+
+def test_the_key_is_sent(server):
+    model = OpenAIVisionModel([f"{server.url}/v1/"], MODEL, KEY, 1, 10)
+    model.check()
+    assert model.ask(b"\xff\xd8", build_prompt(), LABEL_SCHEMA).text
+    model.close()
+
+
+@pytest.mark.parametrize("key", ["", "sk-wrong"])
+def test_a_wrong_key_stops_the_step_and_is_not_told(server, key):
+    model = OpenAIVisionModel([f"{server.url}/v1"], MODEL, key, 1, 10)
+    for call in (model.check, lambda: model.ask(b"\xff\xd8", build_prompt(), LABEL_SCHEMA)):
+        with pytest.raises(ConfigurationError, match="API key") as raised:
+            call()
+        assert "sk-" not in str(raised.value)
+    model.close()
+
+
+def test_the_check_of_a_missing_model_lists_what_there_is(server):
+    model = OpenAIVisionModel([f"{server.url}/v1"], "absent", KEY, 1, 10)
+    with pytest.raises(
+        ConfigurationError, match=r"it has: qwen2.5vl:latest, llama3.2:latest\. Set LABELING_VISION_MODEL"
+    ):
+        model.check()
+    model.close()
+
+
+def test_the_digest_is_what_the_server_tells_and_not_where_it_stands(server):
+    with OllamaServer(api_key=KEY) as elsewhere:
+        models = [OpenAIVisionModel([f"{host}/v1"], MODEL, KEY, 1, 10) for host in (server.url, elsewhere.url)]
+        assert models[0].digest == models[1].digest == f"openai:{MODEL}@{server.model.digest_of(MODEL)}"
+        for model in models:
+            model.close()
+
+
+def test_something_else_at_the_address_fails_the_check(server):
+    model = OpenAIVisionModel([f"{server.url}/elsewhere"], MODEL, KEY, 1, 10)
+    with pytest.raises(ConfigurationError):
+        model.check()
+    model.close()
+
+
+def test_an_address_without_scheme_is_refused():
+    with pytest.raises(ConfigurationError, match="LABELING_OPENAI_BASE_URL"):
+        OpenAIVisionModel(["host:8000/v1"], MODEL, "", 1, 10)

@@ -1,0 +1,371 @@
+"""What holds for every vision model over HTTP: the same tests run on both backends against the stand-in server."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from labeling_assets.errors import (
+    ConfigurationError,
+    ContextOverflowError,
+    LabelingError,
+    ModelRunnerError,
+    ModelTimeoutError,
+    ServiceUnavailableError,
+)
+from labeling_assets.products.labels import LABEL_SCHEMA, parse_reply
+from labeling_assets.products.prompt import build_prompt
+from labeling_assets.services.vision import VisionModel
+from labeling_assets.services.vision.endpoints import (
+    BUSY_ATTEMPTS,
+    RUNNER_ATTEMPTS,
+    TIMEOUT_ATTEMPTS,
+    UNREACHABLE_ATTEMPTS,
+    EndpointPool,
+    TransientError,
+    excerpt,
+    status_error,
+)
+from labeling_assets.services.vision.ollama import OllamaVisionModel
+from labeling_assets.services.vision.openai import OpenAIVisionModel
+from labeling_assets_tests.standins.ollama import OllamaServer
+from labeling_assets_tests.standins.replies import Fault
+
+MakeModel = Callable[..., VisionModel]
+KEY = "sk-a-secret-key"
+
+
+def jpeg(number: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64 + number, 64)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def ask(model: VisionModel, number: int = 0) -> Any:
+    return model.ask(jpeg(number), build_prompt(), LABEL_SCHEMA)
+
+
+def free_url() -> str:
+    """An address on loopback where nobody listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def running_server() -> Iterator[OllamaServer]:
+    with OllamaServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(running_server: OllamaServer) -> OllamaServer:
+    """A server of which nothing was asked yet."""
+    running_server.renew(slots=2)
+    return running_server
+
+
+@pytest.fixture(params=["ollama", "openai"])
+def make_model(request: pytest.FixtureRequest) -> Iterator[MakeModel]:
+    """Makes a model of each backend; `hosts` are addresses without path."""
+    models: list[VisionModel] = []
+
+    def make(
+        *hosts: str, model: str = "qwen2.5vl:latest", slots: int = 2, timeout_seconds: float = 20.0
+    ) -> VisionModel:
+        made: VisionModel
+        if request.param == "ollama":
+            made = OllamaVisionModel(hosts, model, slots, timeout_seconds, first_wait_seconds=0.001)
+        else:
+            urls = [f"{host}/v1" for host in hosts]
+            made = OpenAIVisionModel(urls, model, KEY, slots, timeout_seconds, first_wait_seconds=0.001)
+        models.append(made)
+        return made
+
+    yield make
+    for made in models:
+        made.close()
+
+
+@pytest.fixture
+def answering_server() -> Iterator[Callable[[bytes], str]]:
+    """Starts servers that give every request the same answer; returns the address."""
+    with ExitStack() as running:
+
+        def start(body: bytes) -> str:
+            class Handler(BaseHTTPRequestHandler):
+                def handle_one_request(self) -> None:
+                    self.raw_requestline = self.rfile.readline()
+                    if not self.raw_requestline or not self.parse_request():
+                        self.close_connection = True
+                        return
+                    self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                    self.send_response(200)
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+                def log_message(self, *_: object) -> None:
+                    pass
+
+            server = running.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+            running.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield start
+
+
+def test_a_reply_comes_with_its_tokens_and_seconds(server, make_model):
+    reply = ask(make_model(server.url))
+    assert parse_reply(reply.text).step == "direct"
+    assert not reply.is_cut_off
+    assert reply.prompt_tokens > 1024
+    assert reply.output_tokens > 10
+    assert reply.seconds > 0
+
+
+def test_the_same_image_gives_the_same_reply_and_another_one_another(server, make_model):
+    model = make_model(server.url)
+    first, again, other = ask(model, 1), ask(model, 1), ask(model, 2)
+    assert first.text == again.text != other.text
+
+
+def test_schema_and_prompt_are_both_sent(server, make_model):
+    ask(make_model(server.url))
+    assert server.model.stats.prompts == [build_prompt()]
+    options = server.model.stats.options[0]
+    assert options["num_predict"] == 1024
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "can_retry", "requests"),
+    [
+        ("missing", ConfigurationError, False, 1),
+        ("unauthorized", ConfigurationError, False, 1),
+        ("busy", ServiceUnavailableError, True, BUSY_ATTEMPTS),
+        ("broken", ModelRunnerError, True, RUNNER_ATTEMPTS),
+        ("refused", ModelRunnerError, True, 1),
+        ("overflow", ContextOverflowError, False, 1),
+        ("hang", ModelTimeoutError, True, TIMEOUT_ATTEMPTS),
+        ("close", ServiceUnavailableError, True, UNREACHABLE_ATTEMPTS),
+        ("page", ServiceUnavailableError, True, UNREACHABLE_ATTEMPTS),
+    ],
+)
+def test_each_fault_becomes_its_error_after_its_number_of_requests(
+    server, make_model, fault, error, can_retry, requests
+):
+    server.model.faults = [Fault(fault)]
+    with pytest.raises(LabelingError) as raised:
+        ask(make_model(server.url, timeout_seconds=0.2))
+    assert type(raised.value) is error
+    assert raised.value.can_retry is can_retry
+    assert server.model.stats.requests == requests
+
+
+@pytest.mark.parametrize("fault", ["busy", "broken", "hang", "close", "page"])
+def test_a_fault_that_passes_costs_one_more_request(server, make_model, fault):
+    server.model.faults = [Fault(fault, first_tries=1)]
+    reply = ask(make_model(server.url, timeout_seconds=0.5))
+    assert parse_reply(reply.text).step == "direct"
+    assert server.model.stats.requests == 2
+
+
+def test_a_reply_at_the_token_limit_is_cut_off(server, make_model):
+    server.model.faults = [Fault("endless")]
+    reply = ask(make_model(server.url))
+    assert reply.is_cut_off
+    assert reply.output_tokens == 1024
+
+
+def test_a_server_never_gets_more_requests_than_it_has_slots(server, make_model):
+    server.model.latency_seconds = 0.01
+    model = make_model(server.url)
+    assert model.slots == 2
+    with ThreadPoolExecutor(12) as threads:
+        replies = list(threads.map(lambda number: ask(model, number), range(24)))
+    assert len({reply.text for reply in replies}) > 20
+    assert server.model.stats.max_in_flight == 2
+
+
+def test_the_work_is_spread_over_all_servers(make_model):
+    with (
+        OllamaServer(slots=2, latency_seconds=0.02) as first,
+        OllamaServer(slots=2, latency_seconds=0.02) as second,
+    ):
+        model = make_model(first.url, second.url)
+        assert model.slots == 4
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda number: ask(model, number), range(24)))
+        calls = [server.model.stats.calls for server in (first, second)]
+        assert sum(calls) == 24
+        assert min(calls) >= 6
+        assert max(server.model.stats.max_in_flight for server in (first, second)) == 2
+
+
+def test_a_dead_server_is_left_alone_while_another_one_answers(server, make_model):
+    model = make_model(free_url(), server.url)
+    for number in range(6):
+        assert parse_reply(ask(model, number).text)
+    assert server.model.stats.calls == 6
+
+
+def test_a_server_that_cannot_be_reached_is_unavailable(make_model):
+    with pytest.raises(ServiceUnavailableError, match="does not answer"):
+        ask(make_model(free_url()))
+
+
+def test_the_check_passes_and_tells_the_digest(server, make_model):
+    model = make_model(server.url, server.url)
+    model.check()
+    assert server.model.digest_of("qwen2.5vl:latest") in model.digest
+    assert model.name == "qwen2.5vl:latest"
+    assert model.slots == 2, "an address given twice is one server"
+
+
+def test_the_digest_is_known_without_a_check(server, make_model):
+    checked, unchecked = make_model(server.url), make_model(server.url)
+    checked.check()
+    assert checked.digest == unchecked.digest
+
+
+def test_the_check_of_a_server_that_is_down_names_it_and_the_setting(make_model):
+    url = free_url()
+    with pytest.raises(ConfigurationError, match=f"{url}.*LABELING_(OLLAMA_HOSTS|OPENAI_BASE_URL)"):
+        make_model(url).check()
+
+
+def test_the_check_of_a_missing_model_names_it(server, make_model):
+    with pytest.raises(ConfigurationError, match=r"no model 'llava:13b'"):
+        make_model(server.url, model="llava:13b").check()
+
+
+def test_one_server_without_the_model_fails_the_check(server, make_model):
+    with (
+        OllamaServer(models={"llama3.2:latest": ["completion"]}) as other,
+        pytest.raises(ConfigurationError, match=other.url),
+    ):
+        make_model(server.url, other.url).check()
+
+
+def test_servers_with_different_weights_fail_the_check(server, make_model):
+    with OllamaServer() as other:
+        other.model.digests["qwen2.5vl:latest"] = "f" * 64
+        with pytest.raises(ConfigurationError, match="different"):
+            make_model(server.url, other.url).check()
+
+
+def test_an_address_with_a_password_is_refused_without_repeating_it(make_model):
+    with pytest.raises(ConfigurationError) as raised:
+        make_model("http://user:hunter2@127.0.0.1:1")
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("fault", ["missing", "busy", "broken", "refused", "overflow", "hang", "close", "page"])
+def test_neither_the_image_nor_the_key_is_in_an_error(server, make_model, fault):
+    server.model.faults = [Fault(fault)]
+    server.model.is_echoing = True
+    with pytest.raises(LabelingError) as raised:
+        ask(make_model(server.url, timeout_seconds=0.2))
+    told = "".join(traceback.format_exception(raised.value))
+    assert KEY not in told
+    assert "/9j/4AAQ" not in told, "a JPEG begins so in base64"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"7",
+        b"{}",
+        b'{"models": [{}]}',
+        b'{"data": [1]}',
+        b'{"data": {"id": 1}}',
+        b'{"message": 1}',
+        b'{"choices": []}',
+        b'{"choices": [{"message": null}]}',
+        b"\xff\xfe",
+    ],
+)
+def test_an_answer_of_another_form_never_escapes_as_another_error(body, answering_server, make_model):
+    model = make_model(answering_server(body))
+    with pytest.raises(ServiceUnavailableError):
+        ask(model)
+    with pytest.raises(ConfigurationError):
+        model.check()
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ("", "no explanation"),
+        ("a\nb\0c.", "a b c"),
+        ("key: Bearer abc123 rest", "key: Bearer … rest"),
+        ("sk-12345 is wrong", "sk-… is wrong"),
+        ("image " + "QUJD" * 40 + " end", "image … end"),
+        ("x y " * 200, ("x y " * 50).strip()),
+    ],
+)
+def test_an_excerpt_is_short_and_holds_no_secret(body, shown):
+    assert excerpt(body).strip() == shown
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (400, "This model's maximum context length is 4096 tokens. However, you requested 5000", ContextOverflowError),
+        (400, "The decoder prompt (length 5000) is longer than the maximum model length of 4096", ContextOverflowError),
+        (500, "request (4165 tokens) exceeds the available context size (4096 tokens)", ContextOverflowError),
+        (400, '"qwen" does not support chat', ConfigurationError),
+        (400, 'option "num_ctx" must be of type integer', ConfigurationError),
+        (403, "forbidden", ConfigurationError),
+        (302, "moved", ConfigurationError),
+        (413, "too large", ModelRunnerError),
+        (429, "slow down", TransientError),
+        (502, "bad gateway", TransientError),
+        (500, "CUDA error: out of memory", TransientError),
+    ],
+)
+def test_a_status_means_an_error(status, body, error):
+    found = status_error(status, body, url="http://host", model="qwen", missing_remedy="pull")
+    assert type(found) is error
+
+
+def test_an_endpoint_that_fails_rests_until_all_rest():
+    pool = EndpointPool(["a", "b"], 1, first_wait_seconds=0.0)
+    asked: list[str] = []
+
+    def request(url: str) -> str:
+        asked.append(url)
+        if url == "a":
+            raise TransientError(ServiceUnavailableError("down"), 3, is_endpoint_down=True)
+        return url
+
+    assert [pool.call(request) for _ in range(4)] == ["b"] * 4
+    assert asked == ["a", "b", "b", "b", "b"]
+
+
+def test_an_error_of_our_own_making_is_not_tried_again():
+    pool = EndpointPool(["a"], 1)
+    asked: list[str] = []
+
+    def request(url: str) -> None:
+        asked.append(url)
+        raise KeyError(url)
+
+    with pytest.raises(KeyError):
+        pool.call(request)
+    assert asked == ["a"]
