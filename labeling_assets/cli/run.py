@@ -54,7 +54,7 @@ def demo(days: int, products: int, seed: int) -> None:
     Repeating it costs nothing for what is unchanged.
     """
     from labeling_assets import instance, runs
-    from labeling_assets.embedded.demo import install_demo
+    from labeling_assets.embedded.demo.install import install_demo
 
     settings = Settings.load()
     console = Console()

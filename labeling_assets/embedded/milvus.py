@@ -55,7 +55,7 @@ def answers_milvus(host: str, port: int, timeout_seconds: float = PROBE_SECONDS)
 
     Asked through gRPC itself, since importing pymilvus takes a second. The request has no fields: its message is empty.
     """
-    import grpc  # type: ignore[import-untyped]  # grpcio has no type information
+    import grpc
 
     try:
         socket.create_connection((host, port), timeout=timeout_seconds).close()

@@ -38,13 +38,14 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def processes_of(home: Path) -> list[psutil.Process]:
-    """Every living process that has to do with the home, by command line or working folder."""
-    found = []
+def processes_of(home: Path) -> dict[int, str]:
+    """Command line of every living process that has to do with the home, by command line or working folder."""
+    found = {}
     for process in psutil.process_iter(["cmdline", "cwd", "status"]):
-        words = [*(process.info["cmdline"] or []), process.info["cwd"] or ""]
-        if process.info["status"] != psutil.STATUS_ZOMBIE and any(str(home) in word for word in words):
-            found.append(process)
+        command_line = " ".join(process.info["cmdline"] or [])
+        is_ours = str(home) in command_line or str(home) in (process.info["cwd"] or "")
+        if is_ours and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found[process.pid] = command_line
     return found
 
 
@@ -142,10 +143,8 @@ def test_of_many_starts_at_once_one_starts_and_all_get_the_same(settings: Settin
         results = list(pool.map(lambda _: stack.start_or_attach(settings), range(6)))
     assert sum(has_started for _, has_started in results) == 1
     assert all(started == results[0][0] for started, _ in results)
-    supervisors = [
-        each for each in processes_of(settings.home) if "labeling_assets.embedded.supervisor" in each.cmdline()
-    ]
-    assert [each.pid for each in supervisors] == [supervisor_pid(settings)]
+    supervisors = [pid for pid, command in processes_of(settings.home).items() if "embedded.supervisor" in command]
+    assert supervisors == [supervisor_pid(settings)]
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "postgres", "milvus", "all"])
@@ -156,21 +155,21 @@ def test_after_a_kill_the_next_start_has_every_acknowledged_row(settings: Settin
     insert_vectors(started, range(100))
     pids = {"supervisor": supervisor_pid(settings)}
     pids |= {key: service_pid(settings, key) for key in ("postgres", "milvus")}
-    victims = [psutil.Process(pid) for key, pid in pids.items() if victim in {key, "all"}]
-    for process in victims:
-        process.kill()
+    killed = [pid for key, pid in pids.items() if victim in {key, "all"}]
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not set(killed) & processes_of(settings.home).keys())
     again = stack.start(settings)
     assert execute(again, "select count(*) from kept") == [(1000,)]
     assert vector_ids(again) == list(range(100))
     assert again == started
-    assert not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in victims)
-    assert len([each for each in processes_of(settings.home) if "milvus_lite" in each.cmdline()]) == 1
+    assert len([command for command in processes_of(settings.home).values() if "milvus_lite" in command]) == 1
 
 
 def test_stop_leaves_nothing_running_and_is_idempotent(settings: Settings) -> None:
     stack.start(settings)
     assert stack.stop(settings)
-    assert processes_of(settings.home) == []
+    assert processes_of(settings.home) == {}
     assert not stack.stop(settings)
     assert not stack.status(settings).is_running
 
@@ -179,7 +178,7 @@ def test_stop_after_a_killed_supervisor_waits_for_its_servers(settings: Settings
     stack.start(settings)
     os.kill(supervisor_pid(settings), signal.SIGKILL)
     stack.stop(settings)
-    assert processes_of(settings.home) == []
+    assert processes_of(settings.home) == {}
 
 
 def test_stop_ends_a_start_that_is_under_way(settings: Settings) -> None:
@@ -188,7 +187,7 @@ def test_stop_ends_a_start_that_is_under_way(settings: Settings) -> None:
         starting = pool.submit(stack.start, settings)
         wait_for(lambda: stack.is_running(settings))
         stack.stop(settings)
-        assert processes_of(settings.home) == []
+        assert processes_of(settings.home) == {}
         with pytest.raises(ServiceUnavailableError, match="ended before it answered"):
             starting.result()
 
@@ -215,7 +214,7 @@ def test_the_password_shows_nowhere(settings: Settings, caplog: pytest.LogCaptur
     assert len(password) > 30
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert password not in repr(started) + repr(stack.status(settings)) + caplog.text
-    assert not any(password in word for process in processes_of(settings.home) for word in process.cmdline())
+    assert not any(password in command for command in processes_of(settings.home).values())
     stack.stop(settings)
     assert [path for path in settings.home.rglob("*") if path.is_file() and password.encode() in path.read_bytes()] == [
         file
@@ -312,7 +311,7 @@ def test_a_taken_port_of_the_image_host_is_an_error_with_the_remedy(settings: Se
         with socket.create_server((LOOPBACK, port)), pytest.raises(ConfigurationError, match=f"Port {port}") as caught:
             stack.start(settings)
         assert "labeling demo" in caught.value.remedy
-        assert processes_of(settings.home) == []
+        assert processes_of(settings.home) == {}
     finally:
         shutil.rmtree(images.parent)
 
@@ -385,7 +384,7 @@ def test_the_stack_runs_as_an_ordinary_user() -> None:
     command = [*become, sys.executable, "-W", "error", "-c", USE_AS_USER, str(home)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert (result.stdout, result.stderr) == (f"{NOBODY} {{{NOBODY}}}\n", "")
-    assert processes_of(home) == []
+    assert processes_of(home) == {}
     shutil.rmtree(home)
 
 
@@ -440,4 +439,4 @@ def test_up_in_the_foreground_stops_what_it_started(settings: Settings, number: 
     output, _ = command.communicate()
     assert command.returncode == 0
     assert output.splitlines()[-1] == "The services are stopped."
-    assert processes_of(settings.home) == []
+    assert processes_of(settings.home) == {}

@@ -104,6 +104,18 @@ def test_each_format_becomes_a_small_rgb_jpeg(image_format: str) -> None:
     assert int(facts.phash, 16) >= 0
 
 
+def test_the_model_jpeg_carries_no_metadata_of_the_original() -> None:
+    body = encoded(photo(), "JPEG", comment=b"secret", exif=b"Exif\0\0" + Image.Exif().tobytes(), icc_profile=b"x" * 99)
+    assert set(model_image(body).info) <= {
+        "jfif",
+        "jfif_version",
+        "jfif_unit",
+        "jfif_density",
+        "progressive",
+        "progression",
+    }
+
+
 def test_a_small_image_is_not_enlarged() -> None:
     facts, _ = decode(jpeg(size=(64, 48)))
     assert (facts.model_width_px, facts.model_height_px) == (64, 48)

@@ -370,6 +370,13 @@ def test_redirects_are_followed(code: int, host: ImageHost, fetcher: ImageFetche
         assert fetcher.fetch(url) == FetchedBody(BODY, Validators('"1"'))
 
 
+def test_a_redirect_in_vietnamese_letters_is_followed(host: ImageHost, fetcher: ImageFetcher) -> None:
+    host.add("/C%E1%BB%91c.jpg", content(BODY))
+    answer = "HTTP/1.1 302 Found\r\nLocation: /Cốc.jpg\r\nContent-Length: 0\r\n\r\n".encode()
+    url = host.add("/a.jpg", lambda handler: handler.raw(answer))
+    assert fetcher.fetch(url) == FetchedBody(BODY, Validators())
+
+
 def test_five_redirects_are_followed_and_six_are_not(host: ImageHost, fetcher: ImageFetcher) -> None:
     host.add("/0", content(BODY))
     for left in range(1, 7):

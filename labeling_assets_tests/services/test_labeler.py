@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -444,23 +443,6 @@ def test_the_program_ends_although_a_labeling_was_left_open(server, postgres_url
     )
     command = [sys.executable, "-c", left_open, server.url, postgres_url, "50", "2"]
     assert subprocess.run(command, timeout=60, check=False).returncode == 7
-
-
-def test_reading_ahead_fills_the_time_of_a_request(new_labeler, server):
-    """While every slot is at work, the next images are read already: reads overlap with requests."""
-    server.model.latency_seconds = 0.05
-    images = Images(8)
-    read_during_requests = []
-
-    def read(sha: str) -> bytes:
-        read_during_requests.append(server.model.stats.calls - len(done))
-        return images.read(sha)
-
-    done: list[str] = []
-    for sha, _ in new_labeler(slots=2).label_all(images.shas, read):
-        done.append(sha)
-        time.sleep(0)
-    assert max(read_during_requests) >= 1
 
 
 def test_a_label_error_is_what_the_rows_of_an_image_get(new_labeler, server):

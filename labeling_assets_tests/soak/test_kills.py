@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from labeling_assets.embedded.demo import install_demo
+from labeling_assets.embedded.demo.install import install_demo
 from labeling_assets.settings import Settings
 from labeling_assets_tests.integration.installation import Installation, installed
 from labeling_assets_tests.standins.process import ollama_process

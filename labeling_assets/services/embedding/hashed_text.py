@@ -21,7 +21,7 @@ TEXT_DIMENSIONS = 832
 
 # Words decide; parts of words keep compounds and slips of the pen near; accents tell Vietnamese words apart.
 WORD_WEIGHT = 1.0
-PARTS_WEIGHT = 0.6
+PARTS_WEIGHT = 0.4
 ACCENTED_WORD_WEIGHT = 0.5
 WORD_PAIR_WEIGHT = 0.5
 NGRAM_RANGE = (2, 4)

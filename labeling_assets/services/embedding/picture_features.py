@@ -86,6 +86,8 @@ def shape_block(pixels: FloatArray) -> FloatArray:
         bins = cell + (lower.astype(int) + bin_offset) % _ORIENTATIONS
         histogram += np.bincount(bins.ravel(), (strength * part).ravel(), histogram.size)
     features = np.sqrt(histogram)
+    # Without their mean, which every picture has, unlike pictures come out apart.
+    features -= features.mean()
     features /= np.linalg.norm(features) + _FLAT_NORM
     projected: FloatArray = (features @ _projection(histogram.size)).astype(np.float32)
     return projected

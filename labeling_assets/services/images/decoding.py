@@ -111,7 +111,6 @@ def decode(body: bytes) -> tuple[ImageFacts, bytes]:
 
     with _open(body) as image:
         width, height = image.size
-        orientation = _orientation(image)
         target = fit_within(width, height, MODEL_EDGE_PX)
         if min(target) < MIN_EDGE_PX:
             raise ImageTooSmallError(
@@ -119,6 +118,7 @@ def decode(body: bytes) -> tuple[ImageFacts, bytes]:
                 f"{min(target)} px, and a vision model reads at least {MIN_EDGE_PX}."
             )
         small = _shrink(image, target)
+        orientation = _orientation(image)  # after the pixels, since a PNG may hold its EXIF behind them
         image_format = str(image.format)
     if orientation in _UPRIGHT:
         small = small.transpose(_UPRIGHT[orientation])
@@ -197,9 +197,10 @@ def _shrink(image: ImageFile.ImageFile, target: tuple[int, int]) -> Image.Image:
         except _DECODER_ERRORS as error:
             raise InvalidImageError("The image is damaged or cut off.") from error
     if resized.mode == "RGBA":
-        white = Image.new("RGBA", target, "white")
-        return Image.alpha_composite(white, resized).convert("RGB")
-    return resized.convert("RGB")
+        resized = Image.alpha_composite(Image.new("RGBA", target, "white"), resized)
+    small = resized.convert("RGB")
+    small.info = {}  # Pillow would write the comment of the original again
+    return small
 
 
 def _plain(image: Image.Image) -> Image.Image:

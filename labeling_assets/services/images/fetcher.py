@@ -261,6 +261,9 @@ def _redirected(url: httpx.URL, response: httpcore.Response) -> httpx.URL:
     location = _header(response, "location")
     if location is None:
         raise ImageNotFoundError(f"{shown(url)}: the host answered {response.status} without a location.")
+    # Letters outside ASCII are UTF-8 where a host writes them at all.
+    with contextlib.suppress(UnicodeDecodeError):
+        location = location.encode("latin-1").decode("utf-8")
     try:
         target = str(url.join(location))
     except (httpx.InvalidURL, ValueError) as error:

@@ -15,9 +15,9 @@ import io
 import json
 import os
 import queue
-import re
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,6 +63,7 @@ _MODEL_FILES = {"Det.model_path": "PP-OCRv6_det_small.onnx", "Rec.model_path": "
 
 _TYPOGRAPHY_SHARE = 0.10
 _MINIMALIST_EDGE_SHARE = 0.02
+_MAX_COMPRESSION_RATIO = 3.0
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def describe_picture(lines: Sequence[TextLine], rgb: npt.NDArray[np.uint8]) -> d
         lines: Lines of text in reading order.
         rgb: uint8, shape (height, width, 3).
     """
-    texts = [_without_stutter(line.text) for line in lines]
+    texts = [line.text.strip() for line in lines if line.text.strip()]
     found = load_lexicon().find(texts)
     colours = describe_colours(rgb)
     styles = _design_style(sum(line.share for line in lines), rgb) + found.pop("design_style", [])
@@ -205,7 +206,7 @@ def describe_picture(lines: Sequence[TextLine], rgb: npt.NDArray[np.uint8]) -> d
     }
     labels["trademark_level"] = _most_severe(found.get("trademark_level", []))
     labels["main_subject"] = _cut(" ".join(texts), MAX_SUBJECT_CHARS)
-    labels["text"] = _cut("\n".join(dict.fromkeys(texts)), MAX_TEXT_CHARS)
+    labels["text"] = _cut("\n".join(texts), MAX_TEXT_CHARS)
     return {field: labels[field] for field in LABEL_FIELDS}
 
 
@@ -224,17 +225,17 @@ def _most_severe(levels: Sequence[str]) -> str:
     return next((level for level in ("Direct TM", "TM Resemblance", "Slight TM") if level in levels), "No TM")
 
 
-def _without_stutter(text: str) -> str:
-    """A word at most three times in a row, so that an all-over print does not look like a model that repeats itself."""
-    return re.sub(r"\b(\w+)((?:\W+\1\b){2})(?:\W+\1\b)+", r"\1\2", text)
-
-
 def _cut(text: str, max_chars: int) -> str:
-    """At most `max_chars` characters, cut between words where there are words."""
-    if len(text) <= max_chars:
-        return text
-    head = text[: max_chars + 1]
-    return (head.rsplit(None, 1)[0] if re.search(r"\s", head) else head)[:max_chars]
+    """At most `max_chars` characters, cut between words where there are words.
+
+    A print all over the product says the same many times; it is cut until it no longer passes for a model that repeats
+    itself without end, which `labels.parse_reply` refuses by the same measure.
+    """
+    if len(text) > max_chars:
+        text = (text[: max_chars + 1].rsplit(None, 1)[0])[:max_chars]
+    while len(data := text.encode()) > _MAX_COMPRESSION_RATIO * len(zlib.compress(data, 9)):
+        text = text[: len(text) // 2]
+    return text.strip()
 
 
 def _decode(image_jpeg: bytes) -> npt.NDArray[np.uint8]:

@@ -5,6 +5,7 @@ What is done with an image is the caller's business (`labeler.py`); here are onl
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 from collections import deque
@@ -42,7 +43,7 @@ class SlotPipeline(Generic[Outcome]):
         self._is_stopped = False
         self._done: queue.SimpleQueue[Outcome | _Failure] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(min(slots, MAX_READERS), "image-reader")
-        # Daemons: a program that ends with a generator left open must not wait for them at its exit.
+        # A program may end without calling `stop`. Daemons, since Python joins others before it calls `atexit`.
         self._threads = [
             threading.Thread(target=self._serve_slot, name=f"vision-slot-{slot}", daemon=True) for slot in range(slots)
         ]
@@ -55,6 +56,7 @@ class SlotPipeline(Generic[Outcome]):
             self._start_reading()
             self._changed.notify()
         if self._threads[0].ident is None:
+            atexit.register(self.stop)
             for thread in self._threads:
                 thread.start()
 
@@ -77,6 +79,7 @@ class SlotPipeline(Generic[Outcome]):
             if thread.ident is not None:
                 thread.join()
         self._readers.shutdown(cancel_futures=True)
+        atexit.unregister(self.stop)
 
     def _halt(self) -> None:
         with self._changed:

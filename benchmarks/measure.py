@@ -1,0 +1,103 @@
+"""What all benchmarks share: rounds in turn, the RESULT line, and temporary servers.
+
+A benchmark measures ours and its named baseline in the same process, alternately and in changing order, so that
+whatever else the machine does meets both. Its last line is `RESULT {…}`; a ratio is so defined that higher is better.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from labeling_assets.embedded.milvus import MilvusServer
+from labeling_assets.embedded.postgres import PostgresServer
+from labeling_assets.services.postgres import create_engine, migrate
+
+
+def rounds_in_turn(
+    measure_ours: Callable[[int], float], measure_baseline: Callable[[int], float], rounds: int
+) -> list[tuple[float, float]]:
+    """Pairs of figures (ours, baseline), measured one after the other; every second round begins with the baseline.
+
+    Args:
+        measure_ours: Gets the number of the round and returns a figure, higher is better.
+        measure_baseline: Likewise.
+        rounds: Number of pairs.
+    """
+    pairs = []
+    for number in range(rounds):
+        if number % 2:
+            baseline = measure_baseline(number)
+            ours = measure_ours(number)
+        else:
+            ours = measure_ours(number)
+            baseline = measure_baseline(number)
+        print(f"round {number + 1}: ours {ours:.4g}, baseline {baseline:.4g}, ratio {ours / baseline:.3f}", flush=True)
+        pairs.append((ours, baseline))
+    return pairs
+
+
+def print_result(name: str, ratios: Sequence[float], goal: float) -> None:
+    """The last line of a benchmark: the median of the ratios, the lowest and highest, and what they should reach."""
+    figures = {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+    rounded = {key: round(value, 3) for key, value in figures.items()}
+    print("RESULT", json.dumps({"name": name, **rounded, "goal": goal}), flush=True)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that goes at the end; every user may enter it, as PostgreSQL's does when root starts it."""
+    folder = Path(tempfile.mkdtemp(prefix="labeling-bench-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def database() -> Iterator[sa.Engine]:
+    """An engine on the migrated database of LABELING_POSTGRES_URL, or on a temporary PostgreSQL."""
+    with contextlib.ExitStack() as running:
+        url = os.environ.get("LABELING_POSTGRES_URL")
+        if not url:
+            folder = running.enter_context(temporary_folder())
+            url = running.enter_context(PostgresServer(folder / "postgres")).url("labeling")
+        engine = create_engine(url)
+        running.callback(engine.dispose)
+        migrate(engine)
+        yield engine
+
+
+@contextlib.contextmanager
+def milvus_uri() -> Iterator[str]:
+    """LABELING_MILVUS_URI, or the address of a temporary Milvus Lite server."""
+    with contextlib.ExitStack() as running:
+        uri = os.environ.get("LABELING_MILVUS_URI")
+        if not uri:
+            folder = running.enter_context(temporary_folder())
+            uri = running.enter_context(MilvusServer(folder / "milvus")).uri
+        yield uri
+
+
+@contextlib.contextmanager
+def ollama_stand_in(slots: int, latency_ms: float) -> Iterator[str]:
+    """The address of the server that speaks Ollama's API, in a process of its own."""
+    module = "labeling_assets_tests.standins.ollama"
+    command = [sys.executable, "-m", module, "--slots", str(slots), "--latency-ms", str(latency_ms)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
