@@ -12,11 +12,11 @@ import sys
 import warnings
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
 from labeling_assets.cli.dev import dev
 from labeling_assets.cli.doctor import doctor
+from labeling_assets.cli.output import output
 from labeling_assets.cli.quarantine import quarantine
 from labeling_assets.cli.run import demo, run
 from labeling_assets.cli.search import search
@@ -32,10 +32,10 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except LabelingError as error:
-            Console(stderr=True, highlight=False).print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)
+            output(is_error=True).print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)
             sys.exit(2 if isinstance(error, ConfigurationError) else 1)
         except KeyboardInterrupt:
-            Console(stderr=True).print("Stopped. What was finished is kept.")
+            output(is_error=True).print("Stopped. What was finished is kept.")
             sys.exit(130)
 
 

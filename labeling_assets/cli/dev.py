@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from labeling_assets.cli.output import output
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.settings import Settings
 
@@ -37,7 +37,7 @@ def dev(host: str, port: int) -> None:
     with _only_one(dagster_instance.dagster_home(settings)):
         with dg.DagsterInstance.get() as instance:
             ended = dagster_instance.end_abandoned_runs(instance, is_boot=True)
-        console = Console()
+        console = output()
         if ended:
             console.print(f"Ended {len(ended)} runs that a crash had left behind.")
         workspace = dagster_instance.PROJECT_FOLDER / "workspace.yaml"

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 import sqlalchemy as sa
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from labeling_assets.cli.output import output, plain_table
 from labeling_assets.errors import ConfigurationError, LabelingError
 from labeling_assets.settings import Settings
 
@@ -134,10 +133,8 @@ def _milvus(services: Services) -> str:
 
 
 def _print(findings: list[Finding]) -> None:
-    table = Table(show_header=False)
-    for name in ("ok", "system", "details"):
-        table.add_column(name, overflow="fold")
+    table = plain_table(None, "", "system", "details")
     for finding in findings:
         details = finding.details if finding.is_ok else f"{finding.details}\n→ {finding.remedy}"
         table.add_row("[green]✓[/]" if finding.is_ok else "[red]✗[/]", finding.name, escape(details))
-    Console().print(table)
+    output().print(table)

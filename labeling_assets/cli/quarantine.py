@@ -7,10 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from labeling_assets.cli.output import output, plain_table
 from labeling_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,23 +29,20 @@ def quarantine() -> None:
 @click.option("--retryable", is_flag=True, help="Only rows for which a retry can help.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="At most so many rows.")
 def list_rows(day: dt.datetime | None, stage: str | None, *, retryable: bool, limit: int) -> None:
-    """List the rows in quarantine, newest day first."""
+    """List the rows in quarantine, newest day first; ids are shown as Python strings, since they may hold anything."""
     table = _quarantine()
     rows = table.find(day=day and day.date(), stage=stage, can_retry=True if retryable else None, limit=limit)
     total = sum(table.counts(day.date() if day else None).values())
-    console = Console()
+    console = output()
     if not rows:
         console.print("Nothing is in quarantine." if not total else "No row matches.")
         return
-    output = Table()
-    for name in ("day", "stage", "product", "reason", "retry helps", "attempts"):
-        output.add_column(name, overflow="fold")
     for row in rows:
-        reason = f"[red]{row.error_class}[/] {escape(row.message)}"
-        output.add_row(
-            str(row.day), row.stage, escape(row.product_id), reason, "yes" if row.can_retry else "no", str(row.attempts)
+        retry_helps = ", a retry can help" if row.can_retry else ""
+        console.print(
+            f"[bold]{row.day}[/] {row.stage} [bold]{escape(repr(row.product_id))}[/], {row.attempts} attempts{retry_helps}"
         )
-    console.print(output)
+        console.print(f"    [red]{row.error_class}[/] {escape(row.message)}")
     if total > len(rows):
         console.print(f"{len(rows)} of {total} rows.")
 
@@ -57,13 +53,14 @@ def show(product_id: str) -> None:
     """Show all that is known of one product in quarantine."""
     rows = _quarantine().find(product_id=product_id)
     if not rows:
-        Console(stderr=True).print(f"{product_id!r} is not in quarantine.", markup=False)
+        output(is_error=True).print(f"{product_id!r} is not in quarantine.", markup=False)
         sys.exit(1)
     for row in rows:
-        output = Table(show_header=False)
+        table = plain_table()
+        table.show_header = False
         for name, value in vars(row).items():
-            output.add_row(name, escape(str(value)))
-        Console().print(output)
+            table.add_row(name, escape(str(value)))
+        output().print(table)
 
 
 @quarantine.command()
@@ -84,7 +81,7 @@ def retry(day: dt.datetime | None, product_id: str | None, stage: str | None, *,
     can_retry = None if everything or product_id else True
     rows = _quarantine(settings).find(day=day and day.date(), stage=stage, product_id=product_id, can_retry=can_retry)
     if not rows:
-        Console().print("No row matches.")
+        output().print("No row matches.")
         return
     forget_outcomes(settings, rows)
     days = sorted({str(row.day) for row in rows})
@@ -92,7 +89,7 @@ def retry(day: dt.datetime | None, product_id: str | None, stage: str | None, *,
     statistics = materialize(settings, [each for each in known if each in days], None)
     still = {(str(record["day"]), record["product_id"], record["stage"]) for record in statistics.failed_records}
     healed = sum((str(row.day), row.product_id, row.stage) not in still for row in rows)
-    Console().print(f"{healed} of {len(rows)} rows left the quarantine.")
+    output().print(f"{healed} of {len(rows)} rows left the quarantine.")
     if any(not result["is_success"] for result in statistics.days):
         sys.exit(1)
 

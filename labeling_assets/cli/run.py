@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from labeling_assets.cli.output import output, plain_table
 from labeling_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def run(start: dt.datetime, end: dt.datetime, limit: int | None, json_path: Path
     statistics = materialize(settings, days, limit)
     if json_path:
         statistics.write(json_path)
-        Console().print(f"Statistics: {json_path}")
+        output().print(f"Statistics: {json_path}")
     if any(not day["is_success"] for day in statistics.days):
         sys.exit(1)
 
@@ -57,7 +59,7 @@ def demo(days: int, products: int, seed: int) -> None:
     from labeling_assets.embedded.demo.install import install_demo
 
     settings = Settings.load()
-    console = Console()
+    console = output()
     with console.status("Drawing the demo catalogue and starting PostgreSQL and Milvus …"):
         last_day = dt.datetime.now(settings.zone).date() - dt.timedelta(days=1)
         settings = install_demo(settings, seed=seed, days=days, products_per_day=products, last_day=last_day)
@@ -79,14 +81,14 @@ def materialize(settings: Settings, days: Sequence[str], limit: int | None) -> R
     from labeling_assets import runs
     from labeling_assets.cli.progress import show_progress
 
-    console = Console()
+    console = output()
     with show_progress(console, days) as progress:
         results = runs.run_days(days, limit=limit, on_stage=progress.stage, on_day=progress.day)
     console.print(_day_table(results))
     console.print(_stage_table(results))
     for result in results:
         if not result.is_success:
-            console.print(f"[red]{result.day} failed:[/] {result.failure}", markup=True, highlight=False)
+            console.print(f"[red]{result.day} failed:[/] {escape(result.failure)}")
     statistics = runs.statistics(settings, results)
     if statistics.failed_records:
         console.print(_quarantine_summary(statistics))
@@ -94,20 +96,17 @@ def materialize(settings: Settings, days: Sequence[str], limit: int | None) -> R
 
 
 def _day_table(results: Sequence[DayResult]) -> Table:
-    table = Table(title="What happened, by day", title_justify="left")
+    table = plain_table("What happened, by day", "day")
     columns = {
         "crawled": ("raw_products", "rows_in"),
-        "products": ("deduped_products", "rows_out"),
-        "images": ("product_images", "rows_out"),
         "labeled": ("qwen_labels", "rows_out"),
-        "model calls": ("qwen_labels", "model_calls"),
+        "calls": ("qwen_labels", "model_calls"),
         "new": ("milvus_collection", "rows_new"),
-        "updated": ("milvus_collection", "rows_updated"),
-        "unchanged": ("milvus_collection", "rows_unchanged"),
-        "removed": ("milvus_collection", "rows_removed"),
+        "upd.": ("milvus_collection", "rows_updated"),
+        "same": ("milvus_collection", "rows_unchanged"),
+        "gone": ("milvus_collection", "rows_removed"),
     }
-    table.add_column("day")
-    for name in (*columns, "quarantined", "seconds"):
+    for name in (*columns, "quar.", "seconds"):
         table.add_column(name, justify="right")
     for result in results:
         quarantined = sum(int(values.get("rows_quarantined", 0)) for values in result.stages.values())
@@ -120,14 +119,12 @@ def _day_table(results: Sequence[DayResult]) -> Table:
 def _stage_table(results: Sequence[DayResult]) -> Table:
     from labeling_assets.runs import STAGES
 
-    table = Table(title="What happened, by stage", title_justify="left")
-    table.add_column("asset")
+    table = plain_table("What happened, by stage", "asset")
     for name in ("rows in", "rows out", "quarantined", "seconds"):
         table.add_column(name, justify="right")
     for stage in STAGES:
-        sums = [
-            sum(result.value(stage, key) for result in results) for key in ("rows_in", "rows_out", "rows_quarantined")
-        ]
+        keys = ("rows_in", "rows_out", "rows_quarantined")
+        sums = [sum(result.value(stage, key) for result in results) for key in keys]
         seconds = sum(float(result.stages.get(stage, {}).get("seconds", 0.0)) for result in results)
         table.add_row(stage, *map(str, sums), f"{seconds:.1f}")
     return table

@@ -10,10 +10,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from labeling_assets.cli.output import output, plain_table
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.settings import Settings
 
@@ -63,9 +63,9 @@ def search(
     if as_json:
         click.echo(json.dumps([asdict(hit) for hit in hits], ensure_ascii=False, indent=2, default=str))
     elif hits:
-        Console().print(hit_table(hits))
+        output().print(hit_table(hits))
     else:
-        Console().print("No product matches.")
+        output().print("No product matches.")
 
 
 def find(settings: Settings, text: str, limit: int, **filters: Any) -> list[ProductHit]:  # noqa: ANN401 - see ProductFilters
@@ -79,8 +79,9 @@ def find(settings: Settings, text: str, limit: int, **filters: Any) -> list[Prod
 
 def hit_table(hits: Iterable[ProductHit]) -> Table:
     """The hits for people."""
-    table = Table()
-    for name in ("score", "id", "store", "title", "labels"):
+    table = plain_table(None, "score")
+    table.add_column("id", no_wrap=True)
+    for name in ("store", "title", "labels"):
         table.add_column(name, overflow="fold")
     for hit in hits:
         labels = [", ".join(hit.labels[name]) for name in SHOWN_LABELS if hit.labels[name]]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -36,30 +39,28 @@ def up(*, detach: bool) -> None:
 
     settings = Settings.load()
     console = Console(highlight=False)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # a shell's background job has SIGINT ignored
-    was_running = stack.is_running(settings)
-    has_started = not was_running
-    try:
-        _, has_started = stack.start_or_attach(settings)
-        state = stack.status(settings)
-        _print(console, state)
-        if not has_started:
-            console.print("Nothing to start." if state.supervisor_pid is None else "The services were running already.")
-        elif detach:
-            console.print("The services stay up until `labeling down`.")
-        else:
-            console.print("Ctrl+C stops the services.")
-            while stack.is_running(settings):
-                time.sleep(POLL_SECONDS)
-            console.print("The services were stopped from elsewhere.")
-    except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        if has_started:
-            console.print("Stopping …")
-            stack.stop(settings)
-            console.print("The services are stopped.")
+    has_started = not stack.is_running(settings)  # as far as is known if we are interrupted at once
+    with _handled(signal.default_int_handler):  # a shell's background job has SIGINT ignored
+        try:
+            _, has_started = stack.start_or_attach(settings)
+            state = stack.status(settings)
+            _print(console, state)
+            if not has_started:
+                is_ours = state.supervisor_pid is not None
+                console.print("The services were running already." if is_ours else "There is nothing to start.")
+            elif detach:
+                console.print("The services stay up until `labeling down`.")
+            else:
+                console.print("Ctrl+C stops the services.")
+                while stack.is_running(settings):
+                    time.sleep(POLL_SECONDS)
+                console.print("The services were stopped from elsewhere.")
+        except KeyboardInterrupt:
+            with _handled(signal.SIG_IGN):
+                if has_started:
+                    console.print("Stopping …")
+                    stack.stop(settings)
+                    console.print("The services are stopped.")
 
 
 @click.command()
@@ -96,6 +97,17 @@ def status(*, as_json: bool, show_secrets: bool) -> None:
             click.echo(f"{name}={value}")
     if not state.is_running:
         sys.exit(NOT_RUNNING)
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> Iterator[None]:
+    """What ends a program from outside, handled in one way for a while."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def _print(console: Console, state: StackStatus) -> None:

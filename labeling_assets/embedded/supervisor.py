@@ -44,6 +44,7 @@ class Ward:
 
     Args:
         server: The server.
+        is_first_start: Whether somebody waits for the stack to come up, so that failures must be told soon.
 
     Attributes:
         phase: See `ServiceState`.
@@ -51,8 +52,9 @@ class Ward:
         error: The last failure.
     """
 
-    def __init__(self, server: ServerProcess) -> None:
+    def __init__(self, server: ServerProcess, *, is_first_start: bool) -> None:
         self.server = server
+        self._is_first_start = is_first_start
         self.phase: Phase = "waiting"
         self.has_run = False
         self.error: LabelingError | None = None
@@ -94,7 +96,8 @@ class Ward:
         self.error = error
         self._failures += 1
         is_hopeless = isinstance(error, ConfigurationError) and not self.has_run
-        if is_hopeless or self._failures >= (FAILURES_LATER if self.has_run else FAILURES_AT_START):
+        is_impatient = self._is_first_start and not self.has_run
+        if is_hopeless or self._failures >= (FAILURES_AT_START if is_impatient else FAILURES_LATER):
             self.phase = "given up"
             logger.error("%s is given up after %d failures: %s", self.server.name, self._failures, error)
             return
@@ -114,9 +117,9 @@ class Supervisor:
     def __init__(self, home: Home, keys: frozenset[ServiceKey]) -> None:
         self.home = home
         self._ports = home.ports()
-        self._wards: dict[ServiceKey, Ward] = {key: Ward(self._make_server(key)) for key in sorted(keys)}
-        self._is_stopping = False
         self._has_started = False
+        self._wards: dict[ServiceKey, Ward] = {key: self._make_ward(key) for key in sorted(keys)}
+        self._is_stopping = False
         self._said: StackState | None = None
 
     def run(self) -> None:
@@ -153,7 +156,7 @@ class Supervisor:
     def _follow_demo(self) -> None:
         """Serve the demo's images while there are any."""
         if self.home.has_demo and "image_host" not in self._wards:
-            self._wards["image_host"] = Ward(self._make_server("image_host"))
+            self._wards["image_host"] = self._make_ward("image_host")
         elif not self.home.has_demo and "image_host" in self._wards:
             self._wards.pop("image_host").server.stop()
 
@@ -164,6 +167,9 @@ class Supervisor:
             logger.warning("A port was taken by another program; the ports are now %s.", ports)
             self.home.keep_ports(ports)
             self._ports = ports
+
+    def _make_ward(self, key: ServiceKey) -> Ward:
+        return Ward(self._make_server(key), is_first_start=not self._has_started)
 
     def _make_server(self, key: ServiceKey) -> ServerProcess:
         folder, port, log_file = self.home.service_folder(key), getattr(self._ports, key), self.home.log_file(key)

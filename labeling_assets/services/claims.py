@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-import time
-from collections.abc import Iterator
 
 import sqlalchemy as sa
 
@@ -18,13 +16,9 @@ from labeling_assets.errors import ServiceUnavailableError
 from labeling_assets.services.ledger import waits_out_outages
 from labeling_assets.services.postgres import database_errors
 
-POLL_SECONDS = 0.1
-MAX_WAIT_SECONDS = 600.0
-"""When a host dies without closing its connections, PostgreSQL keeps their locks for hours; nobody waits that long."""
-
 
 class Claims:
-    """Claims of one labeler. Thread-safe.
+    """Claims of one labeler. Thread-safe. Nothing here waits for another process, so no two can wait for each other.
 
     Args:
         engine: From `create_engine`.
@@ -36,50 +30,36 @@ class Claims:
         self._namespace = namespace
         self._connection: sa.Connection | None = None
         self._one_at_a_time = threading.Lock()
-        self._is_closing = threading.Event()
-
-    @contextlib.contextmanager
-    def hold(self, name: str) -> Iterator[None]:
-        """Claim a name, waiting while another process has it, but not for ever.
-
-        Raises:
-            InterruptedError: The claims were closed meanwhile.
-            ServiceUnavailableError: PostgreSQL does not answer.
-        """
-        key = int.from_bytes(hashlib.sha256(f"{self._namespace}:{name}".encode()).digest()[:8], "big", signed=True)
-        deadline = time.monotonic() + MAX_WAIT_SECONDS
-        while not (is_mine := self._take(key)) and time.monotonic() < deadline:
-            if self._is_closing.wait(POLL_SECONDS):
-                raise InterruptedError("closed while another process has the claim")
-        try:
-            yield
-        finally:
-            if is_mine:
-                # Where the connection is lost, so is the lock: nothing is left to give up.
-                with contextlib.suppress(ServiceUnavailableError):
-                    self._call("select pg_advisory_unlock(:key)", key)
 
     @waits_out_outages
-    def _take(self, key: int) -> bool:
-        return self._call("select pg_try_advisory_lock(:key)", key)
+    def take(self, name: str) -> bool:
+        """Claim a name; False when another process has it.
 
-    def _call(self, statement: str, key: int) -> bool:
+        Raises:
+            ServiceUnavailableError: PostgreSQL does not answer.
+        """
+        return self._call("select pg_try_advisory_lock(%s)", name)
+
+    def give_up(self, name: str) -> None:
+        """Let others claim a name that was taken here."""
+        # Where the connection is lost, so is the lock: nothing is left to give up.
+        with contextlib.suppress(ServiceUnavailableError):
+            self._call("select pg_advisory_unlock(%s)", name)
+
+    def _call(self, statement: str, name: str) -> bool:
+        digest = hashlib.sha256(f"{self._namespace}:{name}".encode()).digest()
+        key = int.from_bytes(digest[:8], "big", signed=True)
         with self._one_at_a_time, database_errors("An image cannot be claimed"):
             if self._connection is None:
                 self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             try:
-                return bool(self._connection.execute(sa.text(statement), {"key": key}).scalar())
+                return bool(self._connection.exec_driver_sql(statement, (key,)).scalar())
             except sa.exc.DBAPIError:
                 self._drop_connection()
                 raise
 
-    def interrupt(self) -> None:
-        """End all waiting."""
-        self._is_closing.set()
-
     def close(self) -> None:
         """Give up all claims."""
-        self.interrupt()
         with self._one_at_a_time:
             self._drop_connection()
 

@@ -117,6 +117,11 @@ def test_what_is_to_be_labeled_has_a_complete_truth_and_the_rest_has_none(catalo
             assert truth is None
 
 
+def test_a_trap_knows_its_rows(catalogue: Catalogue) -> None:
+    for trap in catalogue.traps:
+        assert tuple(row.product_id for row in catalogue.rows_of(trap)) == trap.product_ids
+
+
 def test_product_ids_repeat_only_where_a_trap_says_so(catalogue: Catalogue) -> None:
     counts = collections.Counter(row.product_id for row in catalogue.rows if row.product_id and row.product_id.strip())
     repeated = {product_id for product_id, count in counts.items() if count > 1}

@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, get_args
 
 import numpy as np
 import pytest
-import tomllib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -166,7 +166,7 @@ class TestEngines:
         class Engine:
             txts = None
 
-            def __call__(self, pixels: object) -> Engine:
+            def __call__(self, _pixels: object) -> Engine:
                 with lock:
                     busy.append(self)
                     most_busy.append(len(busy))

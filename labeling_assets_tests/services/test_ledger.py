@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,7 +13,6 @@ from tenacity import wait_none
 from labeling_assets.errors import ConfigurationError, InvalidReplyError, LabelError, ServiceUnavailableError
 from labeling_assets.products.labels import ProductLabels
 from labeling_assets.products.records import LABEL_LISTS
-from labeling_assets.services import claims as claims_module
 from labeling_assets.services.claims import Claims
 from labeling_assets.services.ledger import BATCH_SIZE, LabelKey, LabelLedger, LedgerEntry
 from labeling_assets.services.postgres import create_engine
@@ -44,7 +41,7 @@ def ledger(engine: sa.Engine) -> LabelLedger:
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    for method in (LabelLedger._get_batch, LabelLedger.put, LabelLedger._forget_batch, Claims._take):
+    for method in (LabelLedger._get_batch, LabelLedger.put, LabelLedger._forget_batch, Claims.take):
         monkeypatch.setattr(method.retry, "wait", wait_none())
 
 
@@ -181,56 +178,43 @@ def two_processes(engine: sa.Engine) -> Iterator[tuple[Claims, Claims]]:
     second.close()
 
 
-def test_a_claim_is_waited_for_until_it_is_given_up(two_processes):
+def test_a_name_is_claimed_by_one_process_until_it_is_given_up(two_processes):
     first, second = two_processes
-    events: list[Any] = []
-    is_claimed = threading.Event()
+    assert first.take("image")
+    assert not second.take("image")
+    assert second.take("another image")
+    first.give_up("image")
+    assert second.take("image")
 
-    def wait_for_it() -> None:
-        is_claimed.wait()
-        with second.hold("image"):
-            events.append("second")
 
-    with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(wait_for_it)
-        with first.hold("image"):
-            is_claimed.set()
-            with second.hold("another image"):
-                events.append("first")
-        waiting.result()
-    assert events == ["first", "second"]
+def test_claims_in_another_namespace_are_others(two_processes, engine):
+    first, _ = two_processes
+    other = Claims(engine, "another")
+    assert first.take("image")
+    assert other.take("image")
+    other.close()
 
 
 def test_a_claim_goes_with_the_connection_of_its_process(two_processes, engine, no_waiting):
     first, second = two_processes
-    with first.hold("image"):
-        end_connections_of(engine)
-        with second.hold("image"):
-            pass
+    assert first.take("image")
+    end_connections_of(engine)
+    assert second.take("image")
+    first.give_up("image")
+    assert not first.take("image")
 
 
-def test_closing_ends_the_waiting(two_processes):
+def test_closed_claims_are_given_up(two_processes):
     first, second = two_processes
-    with first.hold("image"), ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(lambda: second.hold("image").__enter__())
-        second.interrupt()
-        with pytest.raises(InterruptedError):
-            waiting.result()
-
-
-def test_a_claim_of_a_dead_host_is_not_waited_for_for_ever(two_processes, monkeypatch):
-    monkeypatch.setattr(claims_module, "MAX_WAIT_SECONDS", 0)
-    first, second = two_processes
-    with first.hold("image"), second.hold("image"):
-        pass
-    with first.hold("image"):
-        pass
+    assert first.take("image")
+    first.close()
+    assert second.take("image")
 
 
 def test_closed_claims_leave_no_lock_in_the_pool(engine):
     claims = Claims(engine, "label")
-    with claims.hold("image"):
-        claims.close()
+    assert claims.take("image")
+    claims.close()
     with engine.connect() as connection:
         locks = connection.execute(sa.text("select count(*) from pg_locks where locktype = 'advisory'")).scalar_one()
     assert locks == 0

@@ -65,12 +65,14 @@ class Trap:
         name: What it is.
         day: Business day of its rows.
         product_ids: Product ids of its rows as in the source, in row order.
+        row_numbers: Their places in `Catalogue.rows`.
         expected: LABELED, NOT_CRAWLED, or the name of a class in errors.py.
     """
 
     name: str
     day: dt.date
     product_ids: tuple[str | None, ...]
+    row_numbers: tuple[int, ...]
     expected: str
 
 
@@ -116,6 +118,10 @@ class Catalogue:
         if image is not None and image.location is not None:
             image = self.images[image.location]
         return image.truth if image is not None else None
+
+    def rows_of(self, trap: Trap) -> list[SourceRow]:
+        """The rows of a trap."""
+        return [self.rows[number] for number in trap.row_numbers]
 
     def trap(self, name: str) -> Trap:
         """The first trap of a name.

@@ -106,7 +106,7 @@ ENGLISH_THEMES: tuple[Theme, ...] = (
     Theme(
         phrases="The mountains|*are calling / *HAPPY|CAMPER / Adventure|*AWAITS / Explore|*MORE / Not all "
         "who|wander|*are lost / *Camp|more",
-        motifs="mountain, camper, bear, tree, moon",
+        motifs="mountain, camper, bear, moon",
         image_recipient="Camper",
         target_audience="Nature lovers",
         occasion="Any occasion, Vacation",

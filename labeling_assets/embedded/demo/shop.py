@@ -92,9 +92,12 @@ class Shop:
         self.catalogue.rows.append(row)
         return row
 
-    def add_trap(self, name: str, expected: str, rows: list[SourceRow]) -> None:
-        """Tell that rows of this day are a trap."""
-        self.catalogue.traps.append(Trap(name, self.day, tuple(row.product_id for row in rows), expected))
+    def add_trap(self, name: str, expected: str, row_count: int = 1) -> None:
+        """Tell that the last rows are a trap."""
+        rows = self.catalogue.rows
+        numbers = tuple(range(len(rows) - row_count, len(rows)))
+        product_ids = tuple(rows[number].product_id for number in numbers)
+        self.catalogue.traps.append(Trap(name, self.day, product_ids, numbers, expected))
 
     def start(self) -> dt.datetime:
         """First moment of the day, in UTC."""

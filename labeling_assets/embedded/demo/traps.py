@@ -10,7 +10,7 @@ import dataclasses
 import datetime as dt
 from collections.abc import Callable
 
-from labeling_assets.embedded.demo.contents import LABELED, NOT_CRAWLED, HostedImage, SourceRow
+from labeling_assets.embedded.demo.contents import LABELED, NOT_CRAWLED, HostedImage
 from labeling_assets.embedded.demo.encoding import CONTENT_TYPES, Form, Recipe
 from labeling_assets.embedded.demo.merchandise import design_merchandise
 from labeling_assets.embedded.demo.shop import Shop
@@ -33,7 +33,7 @@ def _trap(function: Callable[[Shop], None]) -> Callable[[Shop], None]:
 
 
 def _id(shop: Shop, name: str, number: int = 1) -> str:
-    return f"{shop.day:%y%m%d}-{name}-{number}"
+    return f"{shop.day:%y%m%d}-{name.replace(' ', '-')}-{number}"
 
 
 def _one_row(shop: Shop, name: str, expected: str, form: Form = "jpeg", **answer: object) -> None:
@@ -42,70 +42,68 @@ def _one_row(shop: Shop, name: str, expected: str, form: Form = "jpeg", **answer
     if expected != LABELED:
         answer["truth"] = None
     path = shop.host(merchandise, Recipe(merchandise.photo, form), name.replace(" ", "-"), **answer)
-    shop.add_trap(name, expected, [shop.add_row(_id(shop, name.replace(" ", "-")), path, merchandise)])
+    shop.add_row(_id(shop, name), path, merchandise)
+    shop.add_trap(name, expected)
 
 
 @_trap
 def _same_image(shop: Shop) -> None:
     merchandise = design_merchandise(shop.rng)
     path = shop.host(merchandise)
-    rows = [shop.add_row(_id(shop, "same-image", number), path, merchandise) for number in (1, 2, 3)]
-    shop.add_trap("same image", LABELED, rows)
+    for number in (1, 2, 3):
+        shop.add_row(_id(shop, "same image", number), path, merchandise)
+    shop.add_trap("same image", LABELED, 3)
 
 
 @_trap
 def _same_bytes_other_url(shop: Shop) -> None:
     merchandise = design_merchandise(shop.rng)
-    paths = [shop.host(merchandise, variant=variant) for variant in ("", "copy")]
-    rows = [shop.add_row(_id(shop, "same-bytes", number), path, merchandise) for number, path in enumerate(paths, 1)]
-    shop.add_trap("same bytes under another URL", LABELED, rows)
+    for number, variant in enumerate(("", "copy"), 1):
+        shop.add_row(_id(shop, "same bytes", number), shop.host(merchandise, variant=variant), merchandise)
+    shop.add_trap("same bytes under another URL", LABELED, 2)
 
 
 @_trap
 def _near_identical(shop: Shop) -> None:
     merchandise = design_merchandise(shop.rng)
-    paths = [shop.host(merchandise), shop.host(merchandise, Recipe(merchandise.photo, "small jpeg", 70))]
-    rows = [
-        shop.add_row(_id(shop, "near-identical", number), path, merchandise) for number, path in enumerate(paths, 1)
-    ]
-    shop.add_trap("near-identical image", LABELED, rows)
+    for number, recipe in enumerate((merchandise.recipe, Recipe(merchandise.photo, "small jpeg", 70)), 1):
+        shop.add_row(_id(shop, "near-identical", number), shop.host(merchandise, recipe), merchandise)
+    shop.add_trap("near-identical image", LABELED, 2)
 
 
 @_trap
 def _product_twice(shop: Shop) -> None:
     """Two rows of a product that differ in everything but the id."""
-    rows = []
     for hour in (9, 15):
         merchandise = design_merchandise(shop.rng)
-        path = shop.host(merchandise)
-        rows.append(shop.add_row(_id(shop, "twice"), path, merchandise, shop.start() + dt.timedelta(hours=hour)))
-    shop.add_trap("product twice on a day", LABELED, rows)
+        moment = shop.start() + dt.timedelta(hours=hour)
+        shop.add_row(_id(shop, "twice"), shop.host(merchandise), merchandise, moment)
+    shop.add_trap("product twice on a day", LABELED, 2)
 
 
 @_trap
 def _row_twice(shop: Shop) -> None:
     """One row that stands in the table twice."""
     merchandise = design_merchandise(shop.rng)
-    row = shop.add_row(_id(shop, "row-twice"), shop.host(merchandise), merchandise)
+    row = shop.add_row(_id(shop, "row twice"), shop.host(merchandise), merchandise)
     shop.catalogue.rows.append(row)
-    shop.add_trap("row twice", LABELED, [row, row])
+    shop.add_trap("row twice", LABELED, 2)
 
 
 @_trap
 def _no_product_id(shop: Shop) -> None:
-    rows = []
     for product_id in (None, "", "  "):
         merchandise = design_merchandise(shop.rng)
-        rows.append(shop.add_row(product_id, shop.host(merchandise), merchandise))
-    shop.add_trap("no product id", LABELED, rows)
+        shop.add_row(product_id, shop.host(merchandise), merchandise)
+    shop.add_trap("no product id", LABELED, 3)
 
 
 @_trap
 def _no_image(shop: Shop) -> None:
     merchandise = design_merchandise(shop.rng)
-    images = (None, "", " \t\n ")
-    rows = [shop.add_row(_id(shop, "no-image", number), image, merchandise) for number, image in enumerate(images, 1)]
-    shop.add_trap("no image", NOT_CRAWLED, rows)
+    for number, image in enumerate((None, "", " \t\n "), 1):
+        shop.add_row(_id(shop, "no image", number), image, merchandise)
+    shop.add_trap("no image", NOT_CRAWLED, 3)
 
 
 @_trap
@@ -113,7 +111,8 @@ def _missing(shop: Shop) -> None:
     merchandise = design_merchandise(shop.rng)
     path = f"images/{merchandise.recipe.name}-missing.jpg"
     shop.catalogue.images[path] = HostedImage(None, "text/plain", status=404)
-    shop.add_trap("404", "ImageNotFoundError", [shop.add_row(_id(shop, "404"), path, merchandise)])
+    shop.add_row(_id(shop, "404"), path, merchandise)
+    shop.add_trap("404", "ImageNotFoundError")
 
 
 @_trap
@@ -197,36 +196,32 @@ def _redirect(shop: Shop) -> None:
     target = shop.host(merchandise)
     path = f"images/{merchandise.recipe.name}-moved.jpg"
     shop.catalogue.images[path] = HostedImage(None, "text/plain", status=302, location=target)
-    shop.add_trap("redirect", LABELED, [shop.add_row(_id(shop, "redirect"), path, merchandise)])
+    shop.add_row(_id(shop, "redirect"), path, merchandise)
+    shop.add_trap("redirect", LABELED)
 
 
 @_trap
 def _private_address(shop: Shop) -> None:
     """The address under which clouds keep secrets."""
     merchandise = design_merchandise(shop.rng)
-    row = shop.add_row(_id(shop, "private"), "http://169.254.169.254/latest/meta-data/photo.jpg", merchandise)
-    shop.add_trap("private address", "ImageAddressRefusedError", [row])
+    shop.add_row(_id(shop, "private address"), "http://169.254.169.254/latest/meta-data/photo.jpg", merchandise)
+    shop.add_trap("private address", "ImageAddressRefusedError")
 
 
 @_trap
 def _hostile_id(shop: Shop) -> None:
+    """Quotes, markup and filter syntax in the id, the title and the store."""
     merchandise = design_merchandise(shop.rng)
     row = shop.add_row(f"{HOSTILE_ID} {shop.day:%y%m%d}", shop.host(merchandise), merchandise)
-    row = _with_hostile_texts(shop, row)
-    shop.add_trap("hostile product id", LABELED, [row])
-
-
-def _with_hostile_texts(shop: Shop, row: SourceRow) -> SourceRow:
-    """The row, last added, with quotes and markup in title and store."""
-    hostile = dataclasses.replace(row, title="Mug <b>\"Best\"</b> & 'Only' \\ 100% | `x`", store='O\'Neil "&" Sons')
-    shop.catalogue.rows[-1] = hostile
-    return hostile
+    title, store = "Mug <b>\"Best\"</b> & 'Only' \\ 100% | `x`", 'O\'Neil "&" Sons'
+    shop.catalogue.rows[-1] = dataclasses.replace(row, title=title, store=store)
+    shop.add_trap("hostile product id", LABELED)
 
 
 def _boundary(shop: Shop, name: str, moment: dt.datetime) -> None:
     merchandise = design_merchandise(shop.rng)
-    row = shop.add_row(_id(shop, name.replace(" ", "-")), shop.host(merchandise), merchandise, moment)
-    shop.add_trap(name, LABELED, [row])
+    shop.add_row(_id(shop, name), shop.host(merchandise), merchandise, moment)
+    shop.add_trap(name, LABELED)
 
 
 @_trap

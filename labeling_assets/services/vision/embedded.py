@@ -226,16 +226,22 @@ def _most_severe(levels: Sequence[str]) -> str:
 
 
 def _cut(text: str, max_chars: int) -> str:
-    """At most `max_chars` characters, cut between words where there are words.
+    """The first words of a text, at most `max_chars` characters.
 
     A print all over the product says the same many times; it is cut until it no longer passes for a model that repeats
     itself without end, which `labels.parse_reply` refuses by the same measure.
     """
-    if len(text) > max_chars:
-        text = (text[: max_chars + 1].rsplit(None, 1)[0])[:max_chars]
+    text = _first_words(text, max_chars)
     while len(data := text.encode()) > _MAX_COMPRESSION_RATIO * len(zlib.compress(data, 9)):
-        text = text[: len(text) // 2]
-    return text.strip()
+        text = _first_words(text, len(text) // 2)
+    return text
+
+
+def _first_words(text: str, max_chars: int) -> str:
+    if len(text) <= max_chars:
+        return text
+    words = text[: max_chars + 1].rsplit(None, 1)
+    return words[0] if len(words) == 2 else text[:max_chars]
 
 
 def _decode(image_jpeg: bytes) -> npt.NDArray[np.uint8]:

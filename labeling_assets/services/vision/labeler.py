@@ -7,7 +7,6 @@ for again, and what a failure stops. How one request is made is the backend's bu
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from labeling_assets.products.prompt import PROMPT_VERSION, build_prompt, build_
 from labeling_assets.services.claims import Claims
 from labeling_assets.services.ledger import LabelKey, LabelLedger, LedgerEntry
 from labeling_assets.services.vision import VisionModel
-from labeling_assets.services.vision.slots import SlotPipeline
+from labeling_assets.services.vision.slots import Later, Ready, SlotPipeline
 
 LOOKUP_BATCH = 500
 """Images that are looked up in the ledger at once; at most two batches are under way."""
@@ -138,8 +137,8 @@ class Labeler:
         """The label of each distinct image, or why it has none, in the order in which they are done.
 
         A reply is in the ledger before its slot is given the next image, so a killed process loses at most the
-        requests under way: one a slot. Two processes never ask about the same image at once; the second waits and takes
-        the reply of the first. An image whose reply cannot be used is asked about once more, with the fault named; then
+        requests under way: one a slot. Two processes never ask about the same image at once; the second takes the reply
+        of the first. An image whose reply cannot be used is asked about once more, with the fault named; then
         the refusal is remembered. When the generator is closed, or an error other than `RowError` occurs, no new
         request is made, and those under way are waited for and kept.
 
@@ -155,7 +154,16 @@ class Labeler:
             ConfigurationError: The model is gone.
         """
         claims = Claims(self._ledger.engine, f"label:{self._key}")
-        pipeline = SlotPipeline(self._model.slots, read_jpeg, functools.partial(self._label, claims))
+
+        def prepare(sha: str) -> Ready | Later | _Outcome:
+            return self._prepare(sha, claims, read_jpeg)
+
+        def finished() -> tuple[str, Label | RowError]:
+            outcome = pipeline.next_outcome()
+            claims.give_up(outcome.sha)
+            return self._counted(outcome)
+
+        pipeline = SlotPipeline(self._model.slots, prepare, self._label)
         try:
             for batch in self._distinct_batches(shas):
                 known = self._ledger.get_many(batch, self._key)
@@ -165,11 +173,10 @@ class Labeler:
                 for sha, entry in known.items():
                     yield self._counted(self._remembered(sha, entry))
                 while pipeline.outstanding > LOOKUP_BATCH:
-                    yield self._counted(pipeline.next_outcome())
+                    yield finished()
             while pipeline.outstanding:
-                yield self._counted(pipeline.next_outcome())
+                yield finished()
         finally:
-            claims.interrupt()
             pipeline.stop()
             claims.close()
 
@@ -200,25 +207,32 @@ class Labeler:
         counts.refused += isinstance(outcome.result, RowError)
         return outcome.sha, outcome.result
 
-    def _label(self, claims: Claims, sha: str, read_jpeg: Callable[[], bytes]) -> _Outcome:
+    def _prepare(self, sha: str, claims: Claims, read_jpeg: Callable[[str], bytes]) -> Ready | Later | _Outcome:
+        """Claim and read an image, ahead of its slot, unless another process has labeled it since or is about to."""
+        is_claimed = claims.take(sha)
+        known = self._ledger.get_many([sha], self._key)
+        if sha in known:
+            return self._remembered(sha, known[sha])
+        if not is_claimed:
+            return Later()
+        try:
+            return Ready(read_jpeg(sha))
+        except RowError as error:
+            return _Outcome(sha, error)
+
+    def _label(self, sha: str, jpeg: bytes) -> _Outcome:
         """Ask about one image and keep what the model said, before the slot is given anything else."""
-        with claims.hold(sha):
-            known = self._ledger.get_many([sha], self._key)
-            if sha in known:
-                return self._remembered(sha, known[sha])
-            cost = _Cost()
-            kept: Label | RowError
-            try:
-                parsed = self._ask(read_jpeg(), cost)
-            except LabelError as error:
-                kept = error if error.can_retry else self._keep(sha, cost, refusal=error)
-                self._watch_server(error)
-            except RowError as error:
-                kept = error
-            else:
-                kept = self._keep(sha, cost, parsed=parsed)
-                self._watch_server(None)
-            return _Outcome(sha, kept, cost)
+        cost = _Cost()
+        kept: Label | LabelError
+        try:
+            parsed = self._ask(jpeg, cost)
+        except LabelError as error:
+            kept = error if error.can_retry else self._keep(sha, cost, refusal=error)
+            self._watch_server(error)
+        else:
+            kept = self._keep(sha, cost, parsed=parsed)
+            self._watch_server(None)
+        return _Outcome(sha, kept, cost)
 
     def _keep(
         self, sha: str, cost: _Cost, *, parsed: ParsedReply | None = None, refusal: LabelError | None = None

@@ -11,7 +11,7 @@ import functools
 import re
 import tomllib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 _UNREADABLE_LETTERS = frozenset("ạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ")
 """Vietnamese letters that the dictionary of PP-OCRv6_rec_small lacks: it drops them, or reads their base letter."""
 
-_LOOK_ALIKES = str.maketrans("01l5", "oiis")
+_LOOK_ALIKES = str.maketrans({"0": "o", "1": "i", "l": "i", "5": "s", "m": "rn"})
 _MIN_LETTERS_WITHOUT_ACCENTS = 5
 """Shorter Vietnamese words without accents are English words: bà is "ba", mẹ is "me"."""
 _MIN_LETTERS_LEFT = 3
@@ -46,60 +46,63 @@ def _words(text: str) -> str:
     return " ".join(re.sub(r"[\W_]+", " ", text).split())
 
 
-def fold(text: str) -> str:
-    """The words of a text without accents, with letters and digits that OCR confuses made equal.
+def _without_accents(words: str) -> str:
+    """Words in the letters a to z where they are Latin; đ becomes d."""
+    decomposed = unicodedata.normalize("NFD", words.replace("đ", "d"))
+    return "".join(char for char in decomposed if not unicodedata.combining(char))
 
-    Only letters a-z and digits are left of Latin text; đ becomes d. A number stays a number.
-    """
-    decomposed = unicodedata.normalize("NFD", _words(text).replace("đ", "d"))
-    ascii_words = "".join(char for char in decomposed if not unicodedata.combining(char)).replace("rn", "m").split()
-    return " ".join(word if word.isdigit() else word.translate(_LOOK_ALIKES) for word in ascii_words)
+
+def _equate_look_alikes(words: str) -> str:
+    """Words with the letters and digits that OCR confuses made equal; a number stays a number."""
+    return " ".join(word if word.isdigit() else word.translate(_LOOK_ALIKES) for word in words.split())
+
+
+def fold(text: str) -> str:
+    """The words of a text without case, accents and punctuation, look-alikes made equal."""
+    return _equate_look_alikes(_without_accents(_words(text)))
 
 
 @dataclass(frozen=True)
 class _Phrase:
-    value: str
+    values: tuple[str, ...]
     pattern: re.Pattern[str]
     is_folded: bool
     length: int
 
 
-def _compile(value: str, phrase: str) -> _Phrase:
+def _compile(phrase: str, values: tuple[str, ...]) -> _Phrase:
     """The search for one phrase: on folded words where that is safe, else on words with their accents."""
-    words, folded = _words(phrase), fold(phrase)
-    letters = [char for char in words if char != " "]
+    words = _words(phrase)
+    letters = words.replace(" ", "")
     readable = [char for char in letters if char not in _UNREADABLE_LETTERS]
-    is_ascii = words.isascii()
     can_drop = len(readable) >= _MIN_LETTERS_LEFT
-    if is_ascii or (len(letters) >= _MIN_LETTERS_WITHOUT_ACCENTS and can_drop):
-        body = _pattern(words, folded, droppable=_UNREADABLE_LETTERS)
+    if words.isascii() or (len(letters) >= _MIN_LETTERS_WITHOUT_ACCENTS and can_drop):
+        body = _pattern(words, lambda char: _folded(char) + "?" * (char in _UNREADABLE_LETTERS))
         if len(readable) < _MIN_LETTERS_WITHOUT_BOUNDARY:
-            body = rf"(?<![a-z0-9]){body}{'s?' if is_ascii else ''}(?![a-z0-9])"
-        return _Phrase(value, re.compile(_guard_digits(folded, body)), is_folded=True, length=len(letters))
+            plural = "s?" if words.isascii() else ""
+            body = rf"(?<![a-z0-9]){body}{plural}(?![a-z0-9])"
+        return _Phrase(values, re.compile(_guard_digits(words, body)), is_folded=True, length=len(letters))
     has_accent_left = not "".join(readable).isascii()
     droppable = _UNREADABLE_LETTERS if has_accent_left and can_drop else frozenset()
-    body = _pattern(words, words, droppable=droppable)
-    return _Phrase(value, re.compile(rf"(?<!\w){body}(?!\w)"), is_folded=False, length=len(letters))
+    # OCR drops ẹ, or reads ę or e.
+    body = _pattern(words, lambda char: r"\w?" if char in droppable else char)
+    return _Phrase(values, re.compile(rf"(?<!\w){body}(?!\w)"), is_folded=False, length=len(letters))
 
 
-def _pattern(words: str, written: str, *, droppable: frozenset[str]) -> str:
-    """`written` as a regular expression; spaces, and letters whose accented form is droppable, are optional.
-
-    Written with accents, a droppable letter also stands for any other: OCR reads ẹ as ę or e.
-    """
-    if len(words) != len(written):  # rn became m: no Vietnamese word has rn, so no letter is droppable
-        words = written
-    any_letter = r"\w?" if words == written else ""
-    return "".join(
-        " ?" if char == " " else (any_letter or f"{char}?") if accented in droppable else re.escape(char)
-        for accented, char in zip(words, written, strict=True)
-    )
+def _folded(char: str) -> str:
+    """A letter or digit of a word as `fold` writes it."""
+    return _without_accents(char).translate(_LOOK_ALIKES)
 
 
-def _guard_digits(folded: str, body: str) -> str:
+def _pattern(words: str, piece: Callable[[str], str]) -> str:
+    """A regular expression of words, letter by letter, whose spaces are optional; numbers stay as they are."""
+    return " ?".join(word if word.isdigit() else "".join(map(piece, word)) for word in words.split())
+
+
+def _guard_digits(words: str, body: str) -> str:
     """Keep a phrase such as "20 11" from being found inside a longer date."""
-    before = r"(?<!\d)(?<!\d )" if folded[0].isdigit() else ""
-    after = r"(?! ?\d)" if folded[-1].isdigit() else ""
+    before = r"(?<!\d)(?<!\d )" if words[0].isdigit() else ""
+    after = r"(?! ?\d)" if words[-1].isdigit() else ""
     return f"{before}{body}{after}"
 
 
@@ -113,14 +116,19 @@ class Lexicon:
     def __init__(self, table: Mapping[str, Any]) -> None:
         self._phrases: dict[str, list[_Phrase]] = {}
         for field, values in table["words"].items():
-            phrases = [_compile(value, phrase) for value, line in values.items() for phrase in _split(line)]
-            self._phrases[field] = sorted(phrases, key=lambda phrase: -phrase.length)
+            by_phrase: dict[str, tuple[str, ...]] = {}
+            for value, line in values.items():
+                by_phrase |= {phrase: (*by_phrase.get(phrase, ()), value) for phrase in _split(line)}
+            compiled = [_compile(phrase, its_values) for phrase, its_values in by_phrase.items()]
+            self._phrases[field] = sorted(compiled, key=lambda phrase: -phrase.length)
         self._implied = [
             (rule["field"], _split(rule["values"]), {k: v for k, v in rule.items() if k not in ("field", "values")})
             for rule in table["implied"]
         ]
         lines = [line for values in table["words"].values() for line in values.values()]
-        words = {word for line in lines for phrase in _split(line) if phrase.isascii() for word in fold(phrase).split()}
+        words = {
+            word for line in lines for phrase in _split(line) if phrase.isascii() for word in _words(phrase).split()
+        }
         self._long_words = sorted(word for word in words if len(word) >= _MIN_LETTERS_TO_CORRECT)
 
     def find(self, lines: Sequence[str]) -> dict[str, list[str]]:
@@ -128,9 +136,10 @@ class Lexicon:
 
         Values that other values imply come after those that were read. A field without values is left out.
         """
-        plain = _words(" ".join(lines))
-        folded = " ".join(self._corrected(word) for word in fold(" ".join(lines)).split())
-        found = {field: _search(phrases, plain, folded) for field, phrases in self._phrases.items()}
+        words = _words(" ".join(lines))
+        corrected = " ".join(self._corrected(word) for word in _without_accents(words).split())
+        folded = _equate_look_alikes(corrected)
+        found = {field: _search(phrases, words, folded) for field, phrases in self._phrases.items()}
         for value, pattern in _PERSONALIZATION_PATTERNS:
             if any(re.search(pattern, line, re.IGNORECASE) for line in lines):
                 _add(found["personalization_type"], value)
@@ -157,16 +166,17 @@ def _add(values: list[str], value: str) -> None:
         values.append(value)
 
 
-def _search(phrases: Sequence[_Phrase], plain: str, folded: str) -> list[str]:
+def _search(phrases: Sequence[_Phrase], words: str, folded: str) -> list[str]:
     """Values of the phrases found, in the order of the words; what a phrase covers is hidden from shorter ones."""
-    texts = {False: plain, True: folded}
+    texts = {False: words, True: folded}
     position: dict[str, float] = {}
     for phrase in phrases:
         text = texts[phrase.is_folded]
         matches = [match for match in phrase.pattern.finditer(text) if match.group()]
         for match in matches:
             start, end = match.span()
-            position[phrase.value] = min(position.get(phrase.value, 1.0), start / len(text))
+            for value in phrase.values:
+                position[value] = min(position.get(value, 1.0), start / len(text))
             text = text[:start] + "\0" * (end - start) + text[end:]
         texts[phrase.is_folded] = text
     return sorted(position, key=lambda value: position[value])
