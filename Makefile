@@ -29,7 +29,9 @@ check: install ## Lint, types and definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PYTHONWARNINGS=ignore $(BIN)/dagster definitions validate -w workspace.yaml
+	@home=$$(mktemp -d) && echo '$(BIN)/dagster definitions validate -w workspace.yaml' && \
+		DAGSTER_HOME=$$home PYTHONWARNINGS=ignore $(BIN)/dagster definitions validate -w workspace.yaml; \
+		code=$$?; rm -rf $$home; exit $$code
 
 soak: install ## Kills runs at random moments COUNT times, with real processes
 	@LABELING_TEST_SOAK_COUNT=$(COUNT) $(BIN)/pytest -m soak --timeout 3600

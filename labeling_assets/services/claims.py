@@ -9,12 +9,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
+import time
 
 import sqlalchemy as sa
 
 from labeling_assets.errors import ServiceUnavailableError
 from labeling_assets.services.ledger import waits_out_outages
 from labeling_assets.services.postgres import database_errors
+
+MAX_WAIT_SECONDS = 900.0
+"""When a host dies without closing its connections, PostgreSQL keeps their locks for hours; nobody waits that long."""
 
 
 class Claims:
@@ -29,16 +33,20 @@ class Claims:
         self._engine = engine
         self._namespace = namespace
         self._connection: sa.Connection | None = None
+        self._first_refusals: dict[str, float] = {}
         self._one_at_a_time = threading.Lock()
 
     @waits_out_outages
     def take(self, name: str) -> bool:
-        """Claim a name; False when another process has it.
+        """Claim a name; False when another process has it, unless it has had it for too long.
 
         Raises:
             ServiceUnavailableError: PostgreSQL does not answer.
         """
-        return self._call("select pg_try_advisory_lock(%s)", name)
+        if self._call("select pg_try_advisory_lock(%s)", name):
+            return True
+        first_refusal = self._first_refusals.setdefault(name, time.monotonic())
+        return time.monotonic() - first_refusal > MAX_WAIT_SECONDS
 
     def give_up(self, name: str) -> None:
         """Let others claim a name that was taken here."""

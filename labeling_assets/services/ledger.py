@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from tenacity import (
     before_sleep_log,
     retry,
@@ -114,9 +114,9 @@ class LabelLedger:
 
     @waits_out_outages
     def _get_batch(self, shas: Sequence[str], key: LabelKey) -> dict[str, LedgerEntry]:
-        query = sa.select(label_ledger).where(_is_one_of(shas), *_has_key(key))
         with database_errors("The label ledger cannot be read"), self._engine.connect() as connection:
-            return {row["image_sha256"]: _entry(row) for row in connection.execute(query).mappings()}
+            rows = connection.execute(_FIND, {"shas": shas, **vars(key)}).mappings()
+            return {row["image_sha256"]: _entry(row) for row in rows}
 
     @waits_out_outages
     def put(self, sha: str, key: LabelKey, entry: LedgerEntry) -> LedgerEntry:
@@ -125,17 +125,11 @@ class LabelLedger:
         The first entry wins: where another process was quicker, its entry is returned, so that both go on with the same
         label.
         """
-        values = asdict(entry) | asdict(key) | {"image_sha256": sha}
-        values["labels"] = entry.labels.model_dump() if entry.labels else sa.null()
-        # An update that changes nothing makes RETURNING tell the entry that was there; DO NOTHING would tell no row.
-        statement = (
-            insert(label_ledger)
-            .values(values)
-            .on_conflict_do_update(constraint=label_ledger.primary_key, set_={"model": label_ledger.c.model})
-            .returning(label_ledger)
-        )
+        labels = entry.labels.model_dump() if entry.labels else None
+        values = vars(entry) | vars(key) | {"image_sha256": sha, "labels": labels}
         with database_errors("The label ledger cannot be written"), self._engine.connect() as connection:
-            return _entry(connection.execute(statement).mappings().one())
+            row = connection.execute(_PUT, values).mappings().one()
+            return entry if row["is_new"] else _entry(row)
 
     def forget(self, shas: Collection[str], key: LabelKey | None = None) -> int:
         """Remove what is remembered of images without a label, so that the model is asked again. Labels are kept.
@@ -151,9 +145,11 @@ class LabelLedger:
 
     @waits_out_outages
     def _forget_batch(self, shas: Sequence[str], key: LabelKey | None) -> int:
-        conditions = [_is_one_of(shas), label_ledger.c.error_class.is_not(None), *(_has_key(key) if key else ())]
+        statement = sa.delete(label_ledger).where(_IS_ONE_OF, label_ledger.c.error_class.is_not(None))
+        if key:
+            statement = statement.where(*_HAS_KEY)
         with database_errors("The label ledger cannot be written"), self._engine.connect() as connection:
-            return connection.execute(sa.delete(label_ledger).where(*conditions)).rowcount
+            return connection.execute(statement, {"shas": shas, **(vars(key) if key else {})}).rowcount
 
 
 def _batches(shas: Collection[str]) -> Iterator[list[str]]:
@@ -162,16 +158,22 @@ def _batches(shas: Collection[str]) -> Iterator[list[str]]:
         yield distinct[start : start + BATCH_SIZE]
 
 
-def _is_one_of(shas: Sequence[str]) -> sa.ColumnElement[bool]:
-    return label_ledger.c.image_sha256 == sa.any_(sa.literal(shas, sa.ARRAY(sa.Text)))
-
-
-def _has_key(key: LabelKey) -> Iterator[sa.ColumnElement[bool]]:
-    return (label_ledger.c[name] == value for name, value in asdict(key).items())
-
-
 def _entry(row: sa.RowMapping) -> LedgerEntry:
     values = {field.name: row[field.name] for field in fields(LedgerEntry)}
     if values["labels"] is not None:
         values["labels"] = ProductLabels.model_validate(values["labels"])
     return LedgerEntry(**values)
+
+
+# Statements are built once: they run for every image while a slot of the model server waits.
+_IS_ONE_OF = label_ledger.c.image_sha256 == sa.any_(sa.bindparam("shas", type_=sa.ARRAY(sa.Text)))
+_HAS_KEY = [label_ledger.c[field.name] == sa.bindparam(field.name) for field in fields(LabelKey)]
+_FIND = sa.select(label_ledger).where(_IS_ONE_OF, *_HAS_KEY)
+_PUT = (
+    insert(label_ledger)
+    .values({column.name: sa.bindparam(column.name) for column in label_ledger.c if column.server_default is None})
+    .values(labels=sa.bindparam("labels", type_=JSONB(none_as_null=True)))
+    # An update that changes nothing makes RETURNING tell the entry that was there; DO NOTHING would tell no row.
+    .on_conflict_do_update(constraint=label_ledger.primary_key, set_={"model": label_ledger.c.model})
+    .returning(label_ledger, sa.literal_column("xmax = 0", sa.Boolean).label("is_new"))
+)

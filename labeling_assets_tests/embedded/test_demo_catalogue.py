@@ -8,6 +8,7 @@ import datetime as dt
 import difflib
 import io
 import unicodedata
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -48,6 +49,14 @@ MUG = Photo(
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
     return build_catalogue(last_day=LAST_DAY)
+
+
+@pytest.fixture(scope="module")
+def reader() -> Any:
+    """The OCR that ships its models."""
+    from rapidocr import RapidOCR
+
+    return RapidOCR(params={"Global.log_level": "error", "Global.use_cls": False})
 
 
 def _image_of(catalogue: Catalogue, trap: str) -> bytes:
@@ -290,10 +299,7 @@ def test_every_product_has_words_weights_and_colours() -> None:
 @pytest.mark.parametrize(
     "lines", [("BEST", "DAD EVER"), ("Happy Birthday", "Sophie"), ("Chúc mừng", "năm mới"), ("Con yêu", "mẹ")]
 )
-def test_ocr_reads_what_is_printed(lines: tuple[str, ...]) -> None:
-    from rapidocr import RapidOCR
-
-    reader = RapidOCR(params={"Global.log_level": "error", "Global.use_cls": False})
+def test_ocr_reads_what_is_printed(lines: tuple[str, ...], reader: Any) -> None:
     photo = dataclasses.replace(MUG, design=dataclasses.replace(MUG.design, lines=lines))
     result = reader(draw_photo(photo).resize((512, 512)))
     # The OCR models lose letters with two marks, such as ớ; the letters around them must be right.

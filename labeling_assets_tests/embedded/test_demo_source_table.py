@@ -82,8 +82,9 @@ def test_a_table_that_exists_keeps_its_shape(engine: sa.Engine, catalogue: Catal
         connection.execute(
             sa.text(
                 f"create table {TABLE} (id bigserial, product_id text, image text, published_at timestamptz,"
-                " title text, store text, gp_code text, link text, spend double precision, clicks int, unique_clicks int,"
-                " unique_atc int, impression int, reach int, quantity int, extra text default 'kept')"
+                " title text, store text, gp_code text, link text, spend double precision, clicks int,"
+                " unique_clicks int, unique_atc int, impression int, reach int, quantity int,"
+                " extra text default 'kept')"
             )
         )
     load_catalogue_rows(engine, catalogue, BASE_URL)

@@ -366,8 +366,8 @@ def test_images_are_read_ahead_but_never_many(new_labeler, server):
 
 
 def test_a_slot_is_never_given_more_than_one_request(new_labeler, server):
-    server.model.latency_seconds = 0.003
-    label_all(new_labeler(), Images(60))
+    server.model.latency_seconds = 0.05
+    label_all(new_labeler(), Images(40))
     assert server.model.stats.max_in_flight == 4
 
 
@@ -419,7 +419,7 @@ for sha, label in labeler.label_all(images, images.__getitem__):
 
 
 def test_kill_9_costs_at_most_the_requests_under_way(server, postgres_url, engine):
-    count, slots, kills = 60, 4, 3
+    count, slots, kills = 60, 4, 2
     server.model.latency_seconds = 0.03
     command = [sys.executable, "-c", LABEL_IN_A_PROCESS, server.url, postgres_url, str(count), str(slots)]
     for _ in range(kills):

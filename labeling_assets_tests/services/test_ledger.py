@@ -13,6 +13,7 @@ from tenacity import wait_none
 from labeling_assets.errors import ConfigurationError, InvalidReplyError, LabelError, ServiceUnavailableError
 from labeling_assets.products.labels import ProductLabels
 from labeling_assets.products.records import LABEL_LISTS
+from labeling_assets.services import claims
 from labeling_assets.services.claims import Claims
 from labeling_assets.services.ledger import BATCH_SIZE, LabelKey, LabelLedger, LedgerEntry
 from labeling_assets.services.postgres import create_engine
@@ -204,6 +205,14 @@ def test_a_claim_goes_with_the_connection_of_its_process(two_processes, engine, 
     assert not first.take("image")
 
 
+def test_a_claim_of_a_dead_host_is_not_waited_for_for_ever(two_processes, monkeypatch):
+    first, second = two_processes
+    assert first.take("image")
+    assert not second.take("image")
+    monkeypatch.setattr(claims, "MAX_WAIT_SECONDS", -1)
+    assert second.take("image")
+
+
 def test_closed_claims_are_given_up(two_processes):
     first, second = two_processes
     assert first.take("image")
@@ -212,9 +221,9 @@ def test_closed_claims_are_given_up(two_processes):
 
 
 def test_closed_claims_leave_no_lock_in_the_pool(engine):
-    claims = Claims(engine, "label")
-    assert claims.take("image")
-    claims.close()
+    closed = Claims(engine, "label")
+    assert closed.take("image")
+    closed.close()
     with engine.connect() as connection:
         locks = connection.execute(sa.text("select count(*) from pg_locks where locktype = 'advisory'")).scalar_one()
     assert locks == 0

@@ -313,6 +313,7 @@ def test_an_answer_of_another_form_never_escapes_as_another_error(body, answerin
     [
         ("", "no explanation"),
         ("a\nb\0c.", "a b c"),
+        ("a \ud800 b", "a ? b"),
         ("key: Bearer abc123 rest", "key: Bearer … rest"),
         ("sk-12345 is wrong", "sk-… is wrong"),
         ("image " + "QUJD" * 40 + " end", "image … end"),

@@ -82,10 +82,10 @@ def raw_products(
 ) -> StageResult:
     """One row per source row of the business day that has an image, newest first.
 
-    **Source** LABELING_SOURCE_TABLE, half-open day in LABELING_TIMEZONE, by a server-side cursor.
-    **Stored in** Parquet.
-    **Re-run** reads the day anew; the file is replaced.
-    **Cost** one query; likes, comments and shares are estimates.
+    - **Source** LABELING_SOURCE_TABLE, half-open day in LABELING_TIMEZONE, by a server-side cursor.
+    - **Stored in** Parquet.
+    - **Re-run** reads the day anew; the file is replaced.
+    - **Cost** one query; likes, comments and shares are estimates.
     """
     with Stage(context, product_database) as stage:
         database = product_database.get()
@@ -138,10 +138,10 @@ def deduped_products(
     Of several rows of a product the newest counts; then the one with more impressions. `rows_in` counts distinct
     products; the rows collapsed into them are `duplicates`.
 
-    **Source** raw_products; Milvus by id and row hash.
-    **Stored in** Parquet, complete whatever Milvus holds.
-    **Re-run** the same products; only the status follows Milvus.
-    **Cost** one existence query per 1,000 products.
+    - **Source** raw_products; Milvus by id and row hash.
+    - **Stored in** Parquet, complete whatever Milvus holds.
+    - **Re-run** the same products; only the status follows Milvus.
+    - **Cost** one existence query per 1,000 products.
     """
     with Stage(context, product_database) as stage:
         products = distinct_products(from_table(raw_products, RawProduct))
@@ -190,10 +190,11 @@ def product_images(
 ) -> StageResult:
     """One row per distinct product with the facts of its image, or the reason why its image is in quarantine.
 
-    **Source** the image URL of each product; each distinct URL is fetched once, private addresses are refused.
-    **Stored in** Parquet; images below LABELING_STORAGE by sha256, as fetched and as the 512 px JPEG that models read.
-    **Re-run** conditional requests; only what changed on the image host is downloaded.
-    **Cost** one request per distinct URL.
+    - **Source** the image URL of each product; each distinct URL is fetched once, private addresses are refused.
+    - **Stored in** Parquet; images below LABELING_STORAGE by sha256, as fetched and as the 512 px JPEG that models
+    read.
+    - **Re-run** conditional requests; only what changed on the image host is downloaded.
+    - **Cost** one request per distinct URL.
     """
     with Stage(context, product_database) as stage:
         store, counts = image_store.get(), FetchCounts()
@@ -252,10 +253,10 @@ def qwen_labels(
 ) -> StageResult:
     """One row per labeled product: fifteen label fields, a description, and who said so.
 
-    **Source** the 512 px image of each product and the vision model of LABELING_VISION_BACKEND.
-    **Stored in** Parquet; each reply in the label ledger by image, model digest, prompt and schema version.
-    **Re-run** labels come from the ledger; only images never asked about are paid for.
-    **Cost** one model call per distinct new image; a faulty reply is asked again once.
+    - **Source** the 512 px image of each product and the vision model of LABELING_VISION_BACKEND.
+    - **Stored in** Parquet; each reply in the label ledger by image, model digest, prompt and schema version.
+    - **Re-run** labels come from the ledger; only images never asked about are paid for.
+    - **Cost** one model call per distinct new image; a faulty reply is asked again once.
     """
     with Stage(context, product_database) as stage:
         model, store = vision_model.get(), image_store.get()
@@ -327,10 +328,11 @@ def clip_vectors(
 ) -> StageResult:
     """One row per product ready for Milvus, with the vectors of its image and of its description.
 
-    **Source** the 512 px image and the description, by the embedder of LABELING_EMBEDDER.
-    **Stored in** Parquet, as fixed-size lists of float32 of length one; each vector in a cache by content and embedder.
-    **Re-run** vectors come from the cache.
-    **Cost** one embedding per distinct new image and per distinct new description.
+    - **Source** the 512 px image and the description, by the embedder of LABELING_EMBEDDER.
+    - **Stored in** Parquet, as fixed-size lists of float32 of length one; each vector in a cache by content and
+    embedder.
+    - **Re-run** vectors come from the cache.
+    - **Cost** one embedding per distinct new image and per distinct new description.
     """
     with Stage(context, product_database) as stage:
         store, cached = image_store.get(), CachedEmbedder(embedder.get(), product_database.get().engine)
@@ -384,10 +386,10 @@ def milvus_collection(
     New and changed products are upserted, unchanged ones are left alone, products that left the day are removed, or
     replaced by what an older day has of them. A product that a newer day holds is left to that day.
 
-    **Source** clip_vectors.
-    **Stored in** Milvus, collection LABELING_MILVUS_COLLECTION; the actions in Parquet.
-    **Re-run** writes nothing where nothing changed.
-    **Cost** upserts in batches of 500 and one flush; one writer at a time.
+    - **Source** clip_vectors.
+    - **Stored in** Milvus, collection LABELING_MILVUS_COLLECTION; the actions in Parquet.
+    - **Re-run** writes nothing where nothing changed.
+    - **Cost** upserts in batches of 500 and one flush; one writer at a time.
     """
     with Stage(context, product_database) as stage:
         store = vector_store.get()
@@ -432,11 +434,11 @@ def data_label(
 ) -> StageResult:
     """The descriptions of the day in Postgres, one row per product, for the systems that read the source schema.
 
-    **Source** qwen_labels.
-    **Stored in** `ai_craw.data_label`, by upsert; rows of products that left the day are removed, or replaced by what
-    an older day has of them. A product that a newer day holds is left to that day.
-    **Re-run** writes nothing where nothing changed.
-    **Cost** one transaction.
+    - **Source** qwen_labels.
+    - **Stored in** `ai_craw.data_label`, by upsert; rows of products that left the day are removed, or replaced by what
+      an older day has of them. A product that a newer day holds is left to that day.
+    - **Re-run** writes nothing where nothing changed.
+    - **Cost** one transaction.
     """
     with Stage(context, product_database) as stage:
         database = product_database.get()

@@ -11,7 +11,7 @@ _settings = Settings.load()
 
 product_marketing_summary = dg.AssetSpec(
     _settings.source_table.split(".")[-1],
-    group_name="source",
+    group_name="products",
     owners=["team:data-platform"],
     kinds={"postgres"},
     description="Marketing numbers of every product with its image, a row per product and publication. Only read.",

@@ -54,6 +54,8 @@ def read_pixels(image: Image.Image) -> FloatArray:
     import numpy as np
     from PIL import Image
 
+    if 0 in image.size:
+        raise VectorError("The picture cannot be read: it has no pixels.")
     try:
         if image.has_transparency_data:
             rgba = image.convert("RGBA")

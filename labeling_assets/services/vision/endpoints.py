@@ -235,6 +235,7 @@ def status_error(
 
 def excerpt(body: str) -> str:
     """The start of what a server says, on one line and without what may be the image or a key sent to it."""
-    line = re.sub(r"[A-Za-z0-9+/_=-]{60,}", "…", " ".join(body.replace("\0", " ").split()))
+    storable = body.replace("\0", " ").encode(errors="replace").decode()
+    line = re.sub(r"[A-Za-z0-9+/_=-]{60,}", "…", " ".join(storable.split()))
     line = re.sub(r"(?i)(bearer\s+|\bsk-)\S+", r"\1…", line)
     return line[:200].rstrip(".") or "no explanation"

@@ -276,7 +276,7 @@ class Labeler:
             self._failures_in_a_row += 1
             if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
                 raise ServiceUnavailableError(
-                    f"{self._model.name} failed on {self._failures_in_a_row} images in a row, at last: {refusal.message}.",
+                    f"{self._model.name} failed on {MAX_FAILURES_IN_A_ROW} images in a row; at last: {refusal}.",
                     "Look at the log of the model server.",
                 ) from refusal
 

@@ -34,9 +34,9 @@ class Later:
 class SlotPipeline(Generic[Outcome]):
     """Prepares submitted keys and works on them, in as many threads as the server has slots.
 
-    A slot's thread finishes the work of one image before it takes the next. Other threads prepare images for it, at most
-    one waiting image a slot, so memory does not grow with the number of keys. The first error of a thread stops all: no
-    new work is begun, what is under way is finished.
+    A slot's thread finishes the work of one image before it takes the next. Other threads prepare images for it, at
+    most one waiting image a slot, so memory does not grow with the number of keys. The first error of a thread stops
+    all: no new work is begun, what is under way is finished.
 
     Args:
         slots: Requests that the server serves at once.
