@@ -20,13 +20,14 @@ import httpx
 import sqlalchemy as sa
 from PIL import Image, ImageDraw
 
-from benchmarks.measure import database, ollama_stand_in, print_result, rounds_in_turn
+from benchmarks.measure import database, print_result, rounds_in_turn
 from labeling_assets.products.labels import LABEL_SCHEMA
 from labeling_assets.products.prompt import build_prompt
 from labeling_assets.services.ledger import LabelLedger
 from labeling_assets.services.tables import label_ledger
 from labeling_assets.services.vision.labeler import Label, Labeler
 from labeling_assets.services.vision.ollama import OllamaVisionModel
+from labeling_assets_tests.standins.process import ollama_process
 
 SLOTS = 4
 LATENCY_MS = 200
@@ -87,7 +88,7 @@ def main() -> None:
     sizes = sorted(len(jpeg) for jpeg in jpegs.values())
     print(f"{IMAGES} distinct images of {sizes[0] // 1024} to {sizes[-1] // 1024} KiB; {SLOTS} slots, {LATENCY_MS} ms")
     print(f"limit: {SLOTS} slots / {LATENCY_MS} ms = {LIMIT_PER_SECOND:g} images a second; baseline: a bare client")
-    with database() as engine, ollama_stand_in(SLOTS, LATENCY_MS) as url:
+    with database() as engine, ollama_process(slots=SLOTS, latency_ms=LATENCY_MS) as url:
         pairs = rounds_in_turn(
             lambda _: label_rate(url, engine, jpegs), lambda _: bare_rate(url, next(iter(jpegs.values()))), ROUNDS
         )

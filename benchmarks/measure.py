@@ -1,4 +1,4 @@
-"""What all benchmarks share: rounds in turn, the RESULT line, and temporary servers.
+"""What all benchmarks share: rounds in turn, the RESULT line, and temporary databases.
 
 A benchmark measures ours and its named baseline in the same process, alternately and in changing order, so that
 whatever else the machine does meets both. Its last line is `RESULT {…}`; a ratio is so defined that higher is better.
@@ -11,8 +11,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -88,16 +86,3 @@ def milvus_uri() -> Iterator[str]:
             folder = running.enter_context(temporary_folder())
             uri = running.enter_context(MilvusServer(folder / "milvus")).uri
         yield uri
-
-
-@contextlib.contextmanager
-def ollama_stand_in(slots: int, latency_ms: float) -> Iterator[str]:
-    """The address of the server that speaks Ollama's API, in a process of its own."""
-    module = "labeling_assets_tests.standins.ollama"
-    command = [sys.executable, "-m", module, "--slots", str(slots), "--latency-ms", str(latency_ms)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()

@@ -21,6 +21,7 @@ from labeling_assets.settings import PREFIX, Settings
 PROJECT_FOLDER = Path(__file__).parents[1]
 HOST_TAG = "labeling/host"
 PROCESS_TAG = "labeling/process"
+CREATED = dg.DagsterRunStatus.NOT_STARTED
 RUNNING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -91,7 +92,7 @@ def end_abandoned_runs(instance: dg.DagsterInstance, *, is_boot: bool = False) -
         Ids of the runs ended.
     """
     ended = []
-    for run in instance.get_runs(dg.RunsFilter(statuses=RUNNING)):
+    for run in instance.get_runs(dg.RunsFilter(statuses=[CREATED, *RUNNING])):
         if _is_abandoned(run, is_boot=is_boot):
             instance.report_run_failed(
                 run, "The process of this run is gone. What it finished is kept; run the day again."
@@ -103,7 +104,7 @@ def end_abandoned_runs(instance: dg.DagsterInstance, *, is_boot: bool = False) -
 
 def _is_abandoned(run: dg.DagsterRun, *, is_boot: bool) -> bool:
     if PROCESS_TAG not in run.tags:
-        return is_boot
+        return is_boot and run.status is not CREATED
     if run.tags[HOST_TAG] != socket.gethostname():
         return False
     pid, _, started = run.tags[PROCESS_TAG].partition("@")

@@ -11,8 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -25,6 +24,7 @@ from labeling_assets.embedded.ports import LOOPBACK, free_port, is_port_free
 from labeling_assets.embedded.postgres import PostgresServer, connect
 from labeling_assets.embedded.postgres_programs import find_programs
 from labeling_assets.errors import ConfigurationError, ServiceUnavailableError
+from labeling_assets_tests.embedded.stack_probes import wait_for
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs a second user, which only root can become")
 
@@ -36,12 +36,6 @@ PostgresServer(Path(sys.argv[1])).start()
 print("started", flush=True)
 time.sleep(600)
 """
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Return once the condition holds; the test's own time-out ends a wait that is in vain."""
-    while not condition():
-        time.sleep(0.02)
 
 
 def query(server: PostgresServer, text: str) -> list[tuple[object, ...]]:

@@ -1,8 +1,7 @@
-"""The laptop stack with its real processes: attach, kills, two homes, users, external services, and the commands."""
+"""The laptop stack with its real processes: attach, kills, two homes, ordinary users, damaged files."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -10,117 +9,30 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
-import sqlalchemy as sa
-from click.testing import CliRunner
-from pydantic import SecretStr
 
-from labeling_assets.cli.stack import down, status, up
 from labeling_assets.embedded import stack
 from labeling_assets.embedded.home import Home
 from labeling_assets.embedded.ports import LOOPBACK
 from labeling_assets.errors import ConfigurationError, ServiceUnavailableError
 from labeling_assets.settings import Settings
+from labeling_assets_tests.embedded.stack_probes import (
+    execute,
+    insert_vectors,
+    new_home,
+    processes_of,
+    service_pid,
+    supervisor_pid,
+    urls,
+    vector_ids,
+    wait_for,
+)
 
 NOBODY = 65534
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Return once the condition holds; the test's own time-out ends a wait that is in vain."""
-    while not condition():
-        time.sleep(0.02)
-
-
-def processes_of(home: Path) -> dict[int, str]:
-    """Command line of every living process that has to do with the home, by command line or working folder."""
-    found = {}
-    for process in psutil.process_iter(["cmdline", "cwd", "status"]):
-        command_line = " ".join(process.info["cmdline"] or [])
-        is_ours = str(home) in command_line or str(home) in (process.info["cwd"] or "")
-        if is_ours and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found[process.pid] = command_line
-    return found
-
-
-def new_home() -> Path:
-    """A fresh home that every user may enter, with a space and letters beyond ASCII in its path."""
-    home = Path(tempfile.mkdtemp(prefix="labeling stack é "))
-    home.chmod(0o755)
-    return home
-
-
-def execute(settings: Settings, text: str) -> list[tuple[object, ...]]:
-    """Run SQL in our database of a started stack."""
-    assert settings.postgres_url is not None
-    engine = sa.create_engine(settings.postgres_url.get_secret_value(), poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        result = connection.execute(sa.text(text))
-        return [tuple(row) for row in result] if result.returns_rows else []
-
-
-def insert_vectors(settings: Settings, ids: range) -> None:
-    """Upsert rows into a Milvus collection without a flush."""
-    from pymilvus import DataType, MilvusClient
-
-    client = MilvusClient(settings.milvus_uri)
-    if not client.has_collection("kept"):
-        schema = client.create_schema()
-        schema.add_field("id", DataType.INT64, is_primary=True)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=4)
-        indexes = client.prepare_index_params()
-        indexes.add_index("vector", index_type="FLAT", metric_type="COSINE")
-        client.create_collection("kept", schema=schema, index_params=indexes)
-    client.upsert("kept", [{"id": each, "vector": [1.0, 0.0, 0.0, float(each)]} for each in ids])
-    client.close()
-
-
-def vector_ids(settings: Settings) -> list[int]:
-    from pymilvus import MilvusClient
-
-    client = MilvusClient(settings.milvus_uri)
-    client.load_collection("kept")
-    rows = client.query("kept", filter="id >= 0", output_fields=["id"])
-    client.close()
-    return sorted(row["id"] for row in rows)
-
-
-@pytest.fixture(scope="module")
-def settings() -> Iterator[Settings]:
-    """Settings of one home for the tests that need a stack; each starts or attaches to it, and may kill its parts."""
-    settings = Settings(home=new_home())
-    yield settings
-    stack.stop(settings)
-    assert not processes_of(settings.home)
-    shutil.rmtree(settings.home)
-
-
-@pytest.fixture
-def other() -> Iterator[Settings]:
-    """Settings of another home."""
-    settings = Settings(home=new_home() / "not there yet")
-    yield settings
-    stack.stop(settings)
-    assert not processes_of(settings.home)
-    shutil.rmtree(settings.home.parent)
-
-
-def supervisor_pid(settings: Settings) -> int:
-    pid = stack.status(settings).supervisor_pid
-    assert pid is not None
-    return pid
-
-
-def service_pid(settings: Settings, key: str) -> int:
-    pid = next(service.pid for service in stack.status(settings).services if service.key == key)
-    assert pid is not None
-    return pid
 
 
 def test_start_fills_in_addresses_that_answer_and_a_second_start_attaches(settings: Settings) -> None:
@@ -228,78 +140,9 @@ def test_two_homes_run_side_by_side(settings: Settings, other: Settings) -> None
         execute(started, f"create table whose as select '{name}' as name")
     assert execute(one, "select name from whose") == [("one",)]
     assert execute(two, "select name from whose") == [("two",)]
-    assert len({each.split(":")[-1].split("/")[0] for each in _urls(one) + _urls(two)}) == 4
+    assert len({each.split(":")[-1].split("/")[0] for each in urls(one) + urls(two)}) == 4
     assert stack.stop(other)
     assert execute(one, "select name from whose") == [("one",)]
-
-
-def _urls(settings: Settings) -> list[str]:
-    assert settings.postgres_url is not None
-    assert settings.milvus_uri is not None
-    return [settings.postgres_url.get_secret_value(), settings.milvus_uri]
-
-
-def test_services_that_the_settings_give_are_not_started(other: Settings, postgres_url: str, milvus_uri: str) -> None:
-    bare = postgres_url.replace("postgresql+psycopg2://", "postgres://")
-    given = other.model_copy(update={"postgres_url": SecretStr(bare), "milvus_uri": milvus_uri})
-    started = stack.start(given)
-    assert not other.home.exists()
-    assert _urls(started) == [postgres_url, milvus_uri]
-    assert started.dagster_postgres_url == SecretStr(postgres_url.removesuffix("labeling") + "dagster")
-    shown = stack.status(given)
-    assert shown.is_running
-    assert [(service.is_external, service.is_healthy) for service in shown.services] == [(True, True), (True, True)]
-    assert not stack.stop(given)
-
-
-def test_one_external_service_leaves_the_other_ours(other: Settings, postgres_url: str) -> None:
-    given = other.model_copy(update={"postgres_url": SecretStr(postgres_url)})
-    started = stack.start(given)
-    assert not (other.home / "postgres").exists()
-    assert _urls(started)[0] == postgres_url
-    assert [service.is_external for service in stack.status(given).services] == [True, False]
-    with pytest.raises(ConfigurationError, match="started without postgres of its own") as caught:
-        stack.start(other)
-    assert "labeling down" in caught.value.remedy
-
-
-@pytest.mark.parametrize(
-    ("change", "kind", "match"),
-    [
-        (("//labeling:", "//stranger:"), ConfigurationError, "authentication failed"),
-        (("/labeling?", "/missing?"), ConfigurationError, "does not exist"),
-        (("postgresql+psycopg2", "mysql"), ConfigurationError, "cannot be read"),
-    ],
-)
-def test_a_wrong_external_address_is_refused_without_its_password(
-    other: Settings, postgres_url: str, change: tuple[str, str], kind: type[Exception], match: str
-) -> None:
-    url = (postgres_url + "?").replace(*change)
-    with pytest.raises(kind, match=match) as caught:
-        stack.start(other.model_copy(update={"postgres_url": SecretStr(url), "milvus_uri": "http://127.0.0.1:1"}))
-    password = sa.make_url(postgres_url).password
-    assert isinstance(password, str)
-    assert password not in str(caught.value)
-
-
-def test_dagsters_database_is_made_on_an_external_server_or_its_absence_explained(
-    other: Settings, postgres_url: str
-) -> None:
-    main = Settings(postgres_url=SecretStr(postgres_url))
-    engine = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        connection.execute(sa.text("drop database if exists dagster"))
-        connection.execute(sa.text("drop role if exists guest"))
-        connection.execute(sa.text("create role guest login password 'p'"))
-    guest = sa.make_url(postgres_url).set(username="guest", password="p").render_as_string(hide_password=False)
-    given = other.model_copy(update={"postgres_url": SecretStr(guest), "milvus_uri": "http://127.0.0.1:1"})
-    with pytest.raises(ConfigurationError, match="permission denied to create database") as caught:
-        stack.start(given)
-    assert "LABELING_DAGSTER_POSTGRES_URL" in caught.value.remedy
-    own_storage = given.model_copy(update={"dagster_postgres_url": SecretStr("postgresql://u:p@elsewhere/d")})
-    assert stack.start(own_storage).dagster_postgres_url == SecretStr("postgresql+psycopg2://u:p@elsewhere/d")
-    stack.start(given.model_copy(update={"postgres_url": SecretStr(postgres_url)}))
-    assert execute(main, "select 1 from pg_database where datname = 'dagster'") == [(1,)]
 
 
 def test_a_taken_port_of_the_image_host_is_an_error_with_the_remedy(settings: Settings) -> None:
@@ -386,57 +229,3 @@ def test_the_stack_runs_as_an_ordinary_user() -> None:
     assert (result.stdout, result.stderr) == (f"{NOBODY} {{{NOBODY}}}\n", "")
     assert processes_of(home) == {}
     shutil.rmtree(home)
-
-
-def test_the_commands_tell_every_address_and_the_password_only_when_asked(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LABELING_HOME", str(settings.home))
-    stack.stop(settings)
-    runner = CliRunner()
-    assert runner.invoke(status).exit_code == 3
-    assert runner.invoke(up, ["--detach"]).exit_code == 0
-    assert "running already" in runner.invoke(up).output
-    password = (settings.home / "postgres" / "password").read_text()
-    started = stack.start(settings)
-    plain, shown = runner.invoke(status), runner.invoke(status, ["--json"])
-    assert password not in plain.output + shown.output
-    assert (plain.exit_code, shown.exit_code) == (0, 0)
-    content = json.loads(shown.output)
-    url = sa.make_url(_urls(started)[0])
-    assert [content["postgres"][key] for key in ("host", "port", "user", "database")] == [
-        url.host,
-        url.port,
-        url.username,
-        url.database,
-    ]
-    assert content["postgres"]["dagster"]["database"] == "dagster"
-    assert content["milvus"]["uri"] == started.milvus_uri
-    assert content["milvus"]["collection"] == "product_collection_v4"
-    assert content["dagster_home"] == str(settings.home / "dagster")
-    secret = json.loads(runner.invoke(status, ["--json", "--show-secrets"]).output)["environment"]
-    assert [secret["LABELING_POSTGRES_URL"], secret["LABELING_MILVUS_URI"]] == _urls(started)
-    assert password in runner.invoke(status, ["--show-secrets"]).output
-    assert "are stopped" in runner.invoke(down).output
-    assert "No services were running" in runner.invoke(down).output
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_up_in_the_foreground_stops_what_it_started(settings: Settings, number: signal.Signals) -> None:
-    stack.stop(settings)
-    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from labeling_assets.cli.stack import up; up()"
-    command = subprocess.Popen(
-        [sys.executable, "-c", code],
-        env=os.environ | {"LABELING_HOME": str(settings.home)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert command.stdout is not None
-    while "Ctrl+C" not in command.stdout.readline():
-        pass
-    assert stack.status(settings).is_running
-    command.send_signal(number)
-    output, _ = command.communicate()
-    assert command.returncode == 0
-    assert output.splitlines()[-1] == "The services are stopped."
-    assert processes_of(settings.home) == {}

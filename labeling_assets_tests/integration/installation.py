@@ -48,17 +48,18 @@ class Installation:
             cwd="/",
         )
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command in a session of its own."""
-        return subprocess.Popen(
-            [COMMAND, *arguments],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd="/",
-            start_new_session=True,
-        )
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a command in a session of its own; what it prints goes to `command.log` in the home."""
+        self.home.mkdir(exist_ok=True)
+        with (self.home / "command.log").open("ab") as log:
+            return subprocess.Popen(
+                [COMMAND, *arguments],
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                start_new_session=True,
+            )
 
     def address(self, name: str) -> str:
         """An address as `labeling status` tells it: POSTGRES_URL, DAGSTER_POSTGRES_URL or MILVUS_URI."""

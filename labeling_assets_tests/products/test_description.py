@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeling_assets.products.description import describe
@@ -87,6 +87,7 @@ def test_another_language_is_refused(language):
         description_of(language)
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(), st.sampled_from(["vi", "en"]))
 def test_no_text_adds_lines_or_sections(title, words, language):
     text = description_of(language, title=title, text=words[:200])

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -223,6 +223,7 @@ def test_an_ordinary_label_is_not_repetitive(label, indent):
     assert parse_reply(json.dumps(label, indent=indent)).step == "direct"
 
 
+@settings(deadline=None)
 @given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
 @example("\ud800{")
 @example('{"text": NaN, "occasion": 1e999}')
@@ -232,10 +233,11 @@ def test_garbage_never_escapes_as_another_error(text):
         parse_reply(text)
 
 
-@given(st.dictionaries(st.sampled_from(LABEL_FIELDS), anything, min_size=15))
-def test_any_object_becomes_a_valid_label_or_a_label_error(value):
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(LABEL_FIELDS), st.lists(st.text()) | anything, max_size=4))
+def test_any_object_becomes_a_valid_label_or_a_label_error(changed):
     try:
-        labels = parse_reply(json.dumps(value)).labels
+        labels = parse_reply(json.dumps(VALID | changed)).labels
     except LabelError:
         return
     dumped = labels.model_dump()
@@ -248,6 +250,7 @@ def test_any_object_becomes_a_valid_label_or_a_label_error(value):
     assert "\\u0000" not in json.dumps(dumped)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(VALID)), st.integers(0, 400), st.text(max_size=3))
 def test_a_damaged_label_never_escapes_as_another_error(field, position, noise):
     text = json.dumps(VALID)

@@ -16,6 +16,7 @@ TEXTS = (
     "x",
     "🎁",
     "the",
+    "'",
     'quotes " and \\ backslashes\nand `id_sanpham == "x"`',
 )
 BATCH_TOLERANCE = 1e-5

@@ -57,7 +57,7 @@ def found(store: MilvusStore, filters: ProductFilters) -> set[str]:
 )
 def test_the_product_that_is_described_comes_first(store: MilvusStore, text: str, nearest: str) -> None:
     hits = search_products(store, EMBEDDER, text, 3)
-    assert [hit.id_sanpham for hit in hits][0] == nearest
+    assert hits[0].id_sanpham == nearest
     assert len(hits) == 3
 
 

@@ -167,7 +167,7 @@ def test_each_fault_becomes_its_error_after_its_number_of_requests(
 ):
     server.model.faults = [Fault(fault)]
     with pytest.raises(LabelingError) as raised:
-        ask(make_model(server.url, timeout_seconds=0.2))
+        ask(make_model(server.url, timeout_seconds=0.2 if fault == "hang" else 20))
     assert type(raised.value) is error
     assert raised.value.can_retry is can_retry
     assert server.model.stats.requests == requests
@@ -176,7 +176,7 @@ def test_each_fault_becomes_its_error_after_its_number_of_requests(
 @pytest.mark.parametrize("fault", ["busy", "broken", "hang", "close", "page"])
 def test_a_fault_that_passes_costs_one_more_request(server, make_model, fault):
     server.model.faults = [Fault(fault, first_tries=1)]
-    reply = ask(make_model(server.url, timeout_seconds=0.5))
+    reply = ask(make_model(server.url, timeout_seconds=1 if fault == "hang" else 20))
     assert parse_reply(reply.text).step == "direct"
     assert server.model.stats.requests == 2
 

@@ -70,9 +70,8 @@ def _words(text: str) -> list[str]:
     """Words that tell texts apart; of a text that has none, whatever it has."""
     # A lone surrogate cannot be hashed as UTF-8.
     text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode().casefold())
-    text = re.sub(r"['’]", "", text)
     for part in (_LAYOUT.sub(" ", text), text):
-        words = [word for word in re.findall(r"[^\W_]+", part) if _folded(word) not in STOP_WORDS]
+        words = [word for word in re.findall(r"[^\W_]+", re.sub(r"['’]", "", part)) if _folded(word) not in STOP_WORDS]
         if words:
             return words
     return text.split()

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 ALIAS_SUFFIX = "_live"
 INDEX_TYPES = ("auto", "FLAT", "IVF_FLAT", "HNSW")
 REMEDY = "Restore the setting, or set LABELING_MILVUS_COLLECTION to a new name and run the days again; labels are kept."
-_COMPARED = {SCHEMA_PROPERTY: "schema", DIMENSION_PROPERTY: "dimension", EMBEDDER_PROPERTY: "embedder"}
+_COMPARED = {EMBEDDER_PROPERTY: "embedder", DIMENSION_PROPERTY: "dimension", SCHEMA_PROPERTY: "schema"}
 
 
 @dataclass(frozen=True)

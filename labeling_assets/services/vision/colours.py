@@ -47,7 +47,7 @@ MAX_NAMES = 4
 
 _SAMPLES_PER_EDGE = 96
 _MIN_SHARE = 0.04
-"""Less than this of the product is anti-aliasing and noise; the strokes of one line of text are about 3 %."""
+"""Less than this of the product is anti-aliasing, noise, or a small word."""
 _MIN_GRAY_SHARE = 0.3
 """Less gray than this is shadow on a white product or light on a black one."""
 _MIN_BORDER_SHARE = 0.1

@@ -22,11 +22,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from labeling_assets.errors import ConfigurationError, InvalidReplyError, ModelRunnerError
 from labeling_assets.products.labels import MAX_ITEM_CHARS, MAX_ITEMS, MAX_SUBJECT_CHARS, MAX_TEXT_CHARS
-from labeling_assets.products.records import LABEL_FIELDS, LABEL_LISTS
+from labeling_assets.products.records import LABEL_FIELDS, LABEL_LISTS, TrademarkLevel
 from labeling_assets.services.vision import VisionReply
 from labeling_assets.services.vision.colours import describe_colours
 from labeling_assets.services.vision.lexicon import lexicon_bytes, load_lexicon
@@ -42,7 +42,7 @@ _CODE_VERSION = "1"
 _PACKAGES = ("rapidocr", "onnxruntime")
 _REMEDY = "Install it: pip install 'labeling-assets[embedded]'"
 _MAX_DEFAULT_SLOTS = 8
-"""An engine takes about 130 MB, and a container may see more cores than it is given."""
+"""An engine takes about 150 MB, and a container may see more cores than it is given."""
 
 _OCR_PARAMETERS: dict[str, Any] = {
     "Global.log_level": "critical",
@@ -60,6 +60,9 @@ _OCR_PARAMETERS: dict[str, Any] = {
     "EngineConfig.onnxruntime.enable_cpu_mem_arena": True,
 }
 _MODEL_FILES = {"Det.model_path": "PP-OCRv6_det_small.onnx", "Rec.model_path": "PP-OCRv6_rec_small.onnx"}
+
+_SEVERITY = get_args(TrademarkLevel)
+"""From `No TM` to `Direct TM`."""
 
 _TYPOGRAPHY_SHARE = 0.10
 _MINIMALIST_EDGE_SHARE = 0.02
@@ -204,7 +207,7 @@ def describe_picture(lines: Sequence[TextLine], rgb: npt.NDArray[np.uint8]) -> d
     labels: dict[str, Any] = {
         field: [value[:MAX_ITEM_CHARS] for value in found.get(field, [])[:MAX_ITEMS]] for field in LABEL_LISTS
     }
-    labels["trademark_level"] = _most_severe(found.get("trademark_level", []))
+    labels["trademark_level"] = max(found.get("trademark_level", []), key=_SEVERITY.index, default=_SEVERITY[0])
     labels["main_subject"] = _cut(" ".join(texts), MAX_SUBJECT_CHARS)
     labels["text"] = _cut("\n".join(texts), MAX_TEXT_CHARS)
     return {field: labels[field] for field in LABEL_FIELDS}
@@ -218,11 +221,6 @@ def _design_style(text_share: float, rgb: npt.NDArray[np.uint8]) -> list[str]:
     if float((edges > 0).mean()) < _MINIMALIST_EDGE_SHARE:
         styles.append("Minimalist")
     return styles
-
-
-def _most_severe(levels: Sequence[str]) -> str:
-    """The first of the levels in the order of severity; `No TM` where the words name no brand."""
-    return next((level for level in ("Direct TM", "TM Resemblance", "Slight TM") if level in levels), "No TM")
 
 
 def _cut(text: str, max_chars: int) -> str:
