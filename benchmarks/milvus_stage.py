@@ -1,8 +1,8 @@
 """The Milvus stage against a bare `MilvusClient.upsert` in batches of 500 with one flush.
 
-Ours is what the asset `milvus_collection` does with a day of new products: rows of the collection are made from the Arrow
-table, compared with what Milvus holds, upserted and flushed. The baseline upserts the same rows, ready made, into a
-collection of the same schema. Each round begins with empty collections.
+Ours is what the asset `milvus_collection` does with a day of new products: rows of the collection are made from the
+Arrow table, compared with what Milvus holds, upserted and flushed. The baseline upserts the same rows, ready made, into
+a collection of the same schema. Each round begins with empty collections.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ IDENTITY = EmbedderIdentity("benchmark", "1", "1", dimension=1024)
 def embedded_product(number: int) -> EmbeddedProduct:
     """A product with labels and texts of usual length."""
     values: dict[str, Any] = {name: ["first of two labels", "second label"] for name in LABEL_LISTS}
+    samples: dict[Any, Any] = {str: "a text of usual length", int: 1, float: 1.5, bool: True}
     for name, info in EmbeddedProduct.model_fields.items():
-        values.setdefault(name, {str: "a text of usual length", int: 1, float: 1.5, bool: True}.get(info.annotation))
+        values.setdefault(name, samples.get(info.annotation))
     values |= {
         "id_sanpham": f"SP_{number:08d}",
         "published_at": dt.datetime.combine(DAY, dt.time(12), dt.UTC),

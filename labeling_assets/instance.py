@@ -15,10 +15,12 @@ import dagster as dg
 from labeling_assets.embedded import stack
 from labeling_assets.embedded.lock import ProcessId
 from labeling_assets.errors import ConfigurationError
-from labeling_assets.services.postgres import create_engine, migrate
+from labeling_assets.services.postgres import advisory_lock, create_engine, migrate
 from labeling_assets.settings import PREFIX, Settings
 
 PROJECT_FOLDER = Path(__file__).parents[1]
+POOLS = ("product_database", "image_host", "vision_model", "gpu", "milvus")
+"""Pools of the assets, made with a limit of one step at a time; a limit set in the UI stays."""
 HOST_TAG = "labeling/host"
 PROCESS_TAG = "labeling/process"
 CREATED = dg.DagsterRunStatus.NOT_STARTED
@@ -38,13 +40,18 @@ def prepare(settings: Settings) -> Settings:
     settings = stack.start(settings)
     if settings.postgres_url is None:
         raise ConfigurationError("LABELING_POSTGRES_URL is not known.", "Run `labeling up`.")
+    write_dagster_home(settings)
+    os.environ.update(environment(settings))
     engine = create_engine(settings.postgres_url.get_secret_value())
     try:
         migrate(engine)
+        # Dagster makes tables and pools when first used, and two runs that do so at once fail.
+        with advisory_lock(engine, "dagster.storage"), dg.DagsterInstance.get() as instance:
+            storage = instance.event_log_storage
+            for pool in set(POOLS) - {known.name for known in storage.get_pool_limits()}:
+                storage.set_concurrency_slots(pool, 1)
     finally:
         engine.dispose()
-    write_dagster_home(settings)
-    os.environ.update(environment(settings))
     return settings
 
 

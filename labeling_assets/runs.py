@@ -195,6 +195,9 @@ def _cause(result: dg.ExecuteInProcessResult) -> str:
             return f"{event.step_key}: {data.user_failure_data.description}"
         if data.error:
             return f"{event.step_key}: {(data.error.cause or data.error).message.strip()}"
+    for event in result.all_events:
+        if event.is_run_failure and (error := event.job_failure_data.error):
+            return (error.cause or error).message.strip()
     return "The run failed; its page in the UI tells where."
 
 

@@ -229,13 +229,17 @@ def _embedded(text: str) -> Iterator[Any]:
 
 
 def _repaired(text: str) -> Iterator[Any]:
-    """The objects of broken JSON. Thousands of open brackets take the library seconds, and no label has them."""
+    """The objects of broken JSON.
+
+    Thousands of open brackets take the library seconds, and no label has them. On some garbage it fails with errors of
+    its own (`AssertionError`, `RecursionError` …); whichever it is, there is nothing to repair.
+    """
     start = text.find("{")
     if start < 0 or text.count("{") + text.count("[") > _MAX_BRACKETS_TO_REPAIR:
         return
     try:
         value = json_repair.loads(text[start:], skip_json_loads=True)
-    except (ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - see above
         return
     yield from value if isinstance(value, list) else [value]
 

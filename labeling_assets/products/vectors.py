@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from labeling_assets.errors import InvalidRowError, VectorError
-from labeling_assets.products.records import LABEL_FIELDS, LABEL_LISTS, EmbeddedProduct, LabeledProduct, from_table
+from labeling_assets.products.records import LABEL_FIELDS, LABEL_LISTS, EmbeddedProduct, LabeledProduct
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -65,6 +65,7 @@ _METADATA = (
     "prompt_version",
     "schema_version",
     "parse_step",
+    "embedder",
 )
 _SAME_NAMED = (
     "id_sanpham",
@@ -81,9 +82,11 @@ _SAME_NAMED = (
     "spend",
     "quantity",
     "image_sha256",
+    "has_image_vector",
     "row_hash",
     *LABEL_FIELDS,
 )
+_COLUMNS = list(dict.fromkeys([*_SAME_NAMED, *_METADATA, "date", "published_at", "record_hash"]))
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _UNIT_LENGTH_TOLERANCE = 1e-3
 
@@ -151,7 +154,7 @@ def record_hash(row: LabeledProduct, embedder: str, *, has_image_vector: bool) -
     Raises:
         InvalidRowError: A value is over the limits of the collection, or no valid Unicode.
     """
-    stored = _stored_values(row, embedder, has_image_vector=has_image_vector)
+    stored = _stored_values(vars(row) | {"embedder": embedder, "has_image_vector": has_image_vector})
     canonical = _canonical(stored)
     _refuse_oversized(stored)
     return hashlib.sha256(canonical).hexdigest()
@@ -165,11 +168,7 @@ def milvus_record(row: EmbeddedProduct, image_vector: FloatArray, description_ve
         image_vector: float32, shape (dimension,).
         description_vector: float32, shape (dimension,).
     """
-    return _stored_values(row, row.embedder, has_image_vector=row.has_image_vector) | {
-        "record_hash": row.record_hash,
-        IMAGE_VECTOR: image_vector,
-        DESCRIPTION_VECTOR: description_vector,
-    }
+    return _record(vars(row), image_vector, description_vector)
 
 
 def milvus_records(table: pa.Table) -> Iterator[list[dict[str, Any]]]:
@@ -180,11 +179,11 @@ def milvus_records(table: pa.Table) -> Iterator[list[dict[str, Any]]]:
     """
     for batch in table.to_batches(max_chunksize=500):
         images, descriptions = vector_matrix(batch, IMAGE_VECTOR), vector_matrix(batch, DESCRIPTION_VECTOR)
-        products = from_table(pa.Table.from_batches([batch]), EmbeddedProduct)
         ids = batch.column("id_sanpham").to_pylist()
         refuse_unusable(images, ids)
         refuse_unusable(descriptions, ids)
-        yield [milvus_record(*item) for item in zip(products, images, descriptions, strict=True)]
+        rows = batch.select(_COLUMNS).to_pylist()
+        yield [_record(*item) for item in zip(rows, images, descriptions, strict=True)]
 
 
 def _placeholder(dimension: int) -> FloatArray:
@@ -193,14 +192,19 @@ def _placeholder(dimension: int) -> FloatArray:
     return vector
 
 
-def _stored_values(row: LabeledProduct, embedder: str, *, has_image_vector: bool) -> dict[str, Any]:
+def _record(row: Mapping[str, Any], image_vector: FloatArray, description_vector: FloatArray) -> dict[str, Any]:
+    vectors = {IMAGE_VECTOR: image_vector, DESCRIPTION_VECTOR: description_vector}
+    return _stored_values(row) | {"record_hash": row["record_hash"]} | vectors
+
+
+def _stored_values(row: Mapping[str, Any]) -> dict[str, Any]:
     """The scalar fields of the collection, but `record_hash`."""
-    metadata = {name: getattr(row, name) for name in _METADATA}
-    return {name: getattr(row, name) for name in _SAME_NAMED} | {
-        "date": row.date.isoformat(),
-        "published_at": (row.published_at - _EPOCH) // dt.timedelta(milliseconds=1),
-        "has_image_vector": has_image_vector,
-        "metadata": metadata | {"published_at": row.published_at.astimezone(dt.UTC).isoformat(), "embedder": embedder},
+    published_at: dt.datetime = row["published_at"]
+    metadata = {name: row[name] for name in _METADATA}
+    return {name: row[name] for name in _SAME_NAMED} | {
+        "date": row["date"].isoformat(),
+        "published_at": (published_at - _EPOCH) // dt.timedelta(milliseconds=1),
+        "metadata": metadata | {"published_at": published_at.astimezone(dt.UTC).isoformat()},
     }
 
 

@@ -32,6 +32,26 @@ VALID: dict[str, Any] = {
 }
 SCHEMA_SHA256 = "dc10bb680426ad0e856342f32be6dcb7c49065fadd43d39a7dda0859f42104ad"
 
+JSON_PARTS = [
+    "{",
+    "}",
+    "[",
+    "]",
+    '"',
+    ",",
+    ":",
+    '"text"',
+    '"occasion"',
+    " ",
+    "a",
+    "\\",
+    "\n",
+    "null",
+    "```json",
+    "\x00",
+    "'",
+]
+
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=120),
     lambda inner: st.lists(inner, max_size=12) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
@@ -224,8 +244,13 @@ def test_an_ordinary_label_is_not_repetitive(label, indent):
 
 
 @settings(deadline=None)
-@given(st.text() | st.binary().map(lambda data: data.decode("latin-1")))
+@given(
+    st.lists(st.sampled_from(JSON_PARTS)).map("".join)
+    | st.text()
+    | st.binary().map(lambda data: data.decode("latin-1"))
+)
 @example("\ud800{")
+@example('{\x00\'```json{"text"\\a```json,')  # breaks json-repair 0.64 with an AssertionError
 @example('{"text": NaN, "occasion": 1e999}')
 @example("{" + "9" * 5000)
 def test_garbage_never_escapes_as_another_error(text):

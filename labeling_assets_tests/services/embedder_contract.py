@@ -44,8 +44,7 @@ def assert_unit(vectors: np.ndarray, count: int, dimension: int) -> None:
 class EmbedderContract:
     """Tests that every embedder passes.
 
-    The module of a subclass defines the fixture `embedder`, best with scope `module`, which gives an embedder and closes
-    it.
+    The module of a subclass defines the fixture `embedder`, best with scope `module`: an embedder, closed afterwards.
     """
 
     def test_texts_have_unit_vectors(self, embedder: Embedder):

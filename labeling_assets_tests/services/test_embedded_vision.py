@@ -1,4 +1,4 @@
-"""The embedded vision model on drawn prints, its lexicon and its colours."""
+"""The embedded vision model on drawn prints."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import socket
 import subprocess
 import sys
 import threading
-import tomllib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,21 +21,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from labeling_assets.errors import ConfigurationError, InvalidReplyError, ModelRunnerError
-from labeling_assets.products.labels import LABEL_SCHEMA, MAX_ITEM_CHARS, ProductLabels, parse_reply
-from labeling_assets.products.records import LABEL_LISTS, TrademarkLevel
+from labeling_assets.products.labels import LABEL_SCHEMA, ProductLabels, parse_reply
 from labeling_assets.services.vision import embedded
-from labeling_assets.services.vision.colours import NAMED_COLOURS, describe_colours
 from labeling_assets.services.vision.embedded import EmbeddedVisionModel, TextLine, describe_picture
-from labeling_assets.services.vision.lexicon import _UNREADABLE_LETTERS, _words, fold, lexicon_bytes, load_lexicon
+from labeling_assets.services.vision.lexicon import lexicon_bytes
 
 WHITE, NAVY, RED = (255, 255, 255), (32, 46, 84), (200, 30, 40)
-TABLE = tomllib.loads(lexicon_bytes().decode())
-PHRASES = [
-    (field, value, phrase.strip())
-    for field, values in TABLE["words"].items()
-    for value, line in values.items()
-    for phrase in line.split(",")
-]
 
 
 def print_of(*lines: str, ground: tuple[int, int, int] = WHITE, ink: tuple[int, int, int] = NAVY) -> bytes:
@@ -66,10 +56,6 @@ def labels_of(model: EmbeddedVisionModel, image_jpeg: bytes) -> ProductLabels:
     parsed = parse_reply(reply.text)
     assert parsed.step == "direct"
     return parsed.labels
-
-
-def found_in(*lines: str) -> dict[str, list[str]]:
-    return load_lexicon().find(lines)
 
 
 class TestReply:
@@ -243,87 +229,6 @@ class TestIdentity:
         assert "onnxruntime" not in done.stdout
 
 
-class TestLexiconTable:
-    def test_every_field_is_a_label_field(self):
-        assert set(TABLE["words"]) <= {*LABEL_LISTS, "trademark_level"}
-        assert set(TABLE["words"]["trademark_level"]) <= set(get_args(TrademarkLevel))
-
-    def test_every_value_fits_a_label(self):
-        assert all(len(value) <= MAX_ITEM_CHARS for _, value, _ in PHRASES)
-
-    def test_no_phrase_stands_twice_under_one_value(self):
-        assert len(PHRASES) == len(set(PHRASES))
-
-    def test_rules_follow_from_values_that_the_table_has(self):
-        for rule in TABLE["implied"]:
-            values = {value.strip() for value in rule["values"].split(",")}
-            assert values <= set(TABLE["words"][rule["field"]]), rule
-            assert set(rule) - {"field", "values"} <= set(LABEL_LISTS)
-
-    def test_every_phrase_is_found_as_written(self):
-        lost = [item for item in PHRASES if item[1] not in found_in(item[2].upper()).get(item[0], [])]
-        assert lost == []
-
-    def test_a_phrase_is_found_without_the_letters_that_ocr_cannot_read(self):
-        for field, value, phrase in PHRASES:
-            read = "".join(char for char in _words(phrase) if char not in _UNREADABLE_LETTERS)
-            if len(read.replace(" ", "")) >= 5:
-                assert value in found_in(read).get(field, []), (field, value, phrase)
-
-
-class TestLexiconSearch:
-    @pytest.mark.parametrize(
-        ("lines", "field", "values"),
-        [
-            (("DOG MOM",), "image_recipient", ["Dog lover"]),
-            (("Best mother-in-law",), "image_recipient", ["Mother-in-law"]),
-            (("I'd rather be fishing",), "image_recipient", ["Fisherman"]),
-            (("B0SS LADY",), "image_recipient", ["Boss"]),
-            (("Grandrna",), "image_recipient", ["Grandma"]),
-            (("Teacber life",), "image_recipient", ["Teacher"]),
-            (("MerryChristmas",), "occasion", ["Christmas"]),
-            (("Chrstmas time",), "occasion", ["Christmas"]),
-            (("HappyFather’sDay",), "occasion", ["Father's Day"]),
-            (("Tt sum vy",), "occasion", ["Tết", "Lunar New Year"]),
-            (("Ngày Nhà giáo", "20/11"), "occasion", ["Teacher's Day"]),
-            (("Gia đình là số một",), "image_recipient", ["Family"]),
-            (("Mom and Dad",), "image_recipient", ["Mom", "Dad"]),
-            (("Dad and Mom",), "image_recipient", ["Dad", "Mom"]),
-            (("The Dogfather",), "trademark_level", ["TM Resemblance"]),
-            (("Est. 2020", "12.06.2024"), "personalization_type", ["Established year", "Custom date", "Custom year"]),
-            (("The Miller Family",), "personalization_type", ["Custom name"]),
-            (("Mr & Mrs Nguyen",), "personalization_type", ["Custom name"]),
-        ],
-    )
-    def test_words_give_values(self, lines: Sequence[str], field: str, values: list[str]):
-        assert found_in(*lines)[field] == values
-
-    @pytest.mark.parametrize(
-        ("lines", "field"),
-        [
-            (("Love me or leave me",), "image_recipient"),
-            (("I would rather rest",), "image_recipient"),
-            (("The reason is laughter",), "image_recipient"),
-            (("20.11.2020",), "occasion"),
-            (("Ba ba black sheep",), "image_recipient"),
-            (("Let us go",), "trademark_level"),
-            (("2020 vision 12345",), "occasion"),
-        ],
-    )
-    def test_other_words_give_nothing(self, lines: Sequence[str], field: str):
-        assert field not in found_in(*lines)
-
-    def test_folding_drops_accents_apostrophes_and_look_alikes(self):
-        assert fold("Đặng’s  M0THER!") == fold("dangs mother")
-        assert fold("2020") == "2020"
-
-    @given(st.lists(st.text(max_size=60), max_size=8))
-    def test_any_text_is_searched(self, lines: list[str]):
-        for field, values in load_lexicon().find(lines).items():
-            assert values
-            assert len(values) == len(set(values)), field
-
-
 class TestDescription:
     WHITE_PICTURE = np.full((32, 32, 3), 255, np.uint8)
 
@@ -350,46 +255,3 @@ class TestDescription:
         small = describe_picture([TextLine("HELLO", 0.02)], self.WHITE_PICTURE)
         assert big["design_style"][0] == "Typography"
         assert small["design_style"][0] == "Text and graphic"
-
-
-class TestColours:
-    @pytest.mark.parametrize("name", sorted(NAMED_COLOURS))
-    def test_a_plain_picture_has_the_name_of_its_colour(self, name: str):
-        for shade in NAMED_COLOURS[name]:
-            assert describe_colours(np.full((40, 60, 3), shade, np.uint8))[0] == name
-
-    def test_the_background_is_left_out(self):
-        picture = np.full((200, 200, 3), (238, 238, 236), np.uint8)
-        picture[60:140, 60:140] = RED
-        names = describe_colours(picture)
-        assert names[0] == "Red"
-        assert "White" not in names
-
-    def test_white_inside_a_product_is_kept_on_a_white_background(self):
-        picture = np.full((200, 200, 3), 255, np.uint8)
-        picture[40:160, 40:160] = NAVY
-        picture[60:140, 60:140] = 255
-        assert set(describe_colours(picture)[:2]) == {"Navy blue", "White"}
-
-    @pytest.mark.parametrize(
-        ("shade", "mood"),
-        [
-            ((128, 128, 128), "Monochrome"),
-            ((250, 205, 215), "Pastel"),
-            ((235, 40, 30), "Vibrant"),
-            ((24, 38, 85), "Dark"),
-            ((120, 75, 40), "Earth tones"),
-            ((242, 130, 32), "Warm tones"),
-            ((40, 95, 200), "Cool tones"),
-        ],
-    )
-    def test_colours_have_a_mood(self, shade: tuple[int, int, int], mood: str):
-        assert mood in describe_colours(np.full((64, 64, 3), shade, np.uint8))
-
-    @given(height=st.integers(1, 300), width=st.integers(1, 300), seed=st.integers(0, 5))
-    @settings(max_examples=40)
-    def test_pictures_of_any_size_and_noise_have_bounded_colours(self, height: int, width: int, seed: int):
-        noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        colours = describe_colours(noise)
-        assert len(colours) <= 8
-        assert colours == describe_colours(noise)
