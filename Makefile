@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 COUNT ?= 10
 
-.PHONY: install demo dev test check soak bench lock format clean
+.PHONY: install demo dev test check soak browser bench lock format clean
 
 install: $(INSTALLED)
 
@@ -35,6 +35,9 @@ check: install ## Lint, types and definitions
 
 soak: install ## Kills runs at random moments COUNT times, with real processes
 	@LABELING_TEST_SOAK_COUNT=$(COUNT) $(BIN)/pytest -m soak --timeout 3600
+
+browser: install ## The Dagster UI in headless Chromium, which must be installed
+	@$(BIN)/pytest -m browser --timeout 600
 
 bench: install ## All benchmarks, or one: make bench NAME=label_stage
 	@$(BIN)/python -m benchmarks $(NAME)

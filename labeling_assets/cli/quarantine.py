@@ -79,7 +79,7 @@ def retry(day: dt.datetime | None, product_id: str | None, stage: str | None, *,
 
     settings = instance.prepare(Settings.load())
     can_retry = None if everything or product_id else True
-    rows = _quarantine(settings).find(day=day and day.date(), stage=stage, product_id=product_id, can_retry=can_retry)
+    rows = _quarantine().find(day=day and day.date(), stage=stage, product_id=product_id, can_retry=can_retry)
     if not rows:
         output().print("No row matches.")
         return
@@ -94,10 +94,13 @@ def retry(day: dt.datetime | None, product_id: str | None, stage: str | None, *,
         sys.exit(1)
 
 
-def _quarantine(settings: Settings | None = None) -> Quarantine:
-    from labeling_assets import instance
+def _quarantine() -> Quarantine:
+    """The quarantine of this home; listing it needs no Dagster."""
+    from labeling_assets.embedded import stack
     from labeling_assets.services.connect import Services
+    from labeling_assets.services.postgres import migrate
     from labeling_assets.services.quarantine import Quarantine
 
-    settings = settings or instance.prepare(Settings.load())
-    return Quarantine(Services(settings).product_database.engine)
+    engine = Services(stack.start(Settings.load())).product_database.engine
+    migrate(engine)
+    return Quarantine(engine)

@@ -50,7 +50,7 @@ def search(
 
     Example: labeling search "mug for dad" --label occasion="Father's Day" --limit 5
     """
-    from labeling_assets import instance
+    from labeling_assets.embedded import stack
 
     filters = {
         "labels": _label_filters(labels),
@@ -59,7 +59,7 @@ def search(
         "first_day": first_day and first_day.date(),
         "last_day": last_day and last_day.date(),
     }
-    hits = find(instance.prepare(Settings.load()), text, limit, **filters)
+    hits = find(stack.start(Settings.load()), text, limit, **filters)
     if as_json:
         click.echo(json.dumps([asdict(hit) for hit in hits], ensure_ascii=False, indent=2, default=str))
     elif hits:

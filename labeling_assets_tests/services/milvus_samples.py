@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
+import os
 import threading
 import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
+import pytest
 
 from labeling_assets.products.records import LABEL_LISTS, EmbeddedProduct
 from labeling_assets.products.vectors import milvus_record, record_hash
 from labeling_assets.services.embedding import EmbedderIdentity
-from labeling_assets.services.milvus import MilvusStore
+from labeling_assets.services.milvus import MilvusStore, SyncResult
 
+SERVERS = ("lite", "server")
 DIMENSION = 8
 IDENTITY = EmbedderIdentity("test", "r1", "p1", DIMENSION)
+NASTY_IDS = [
+    "SP_1a2b3c4d",
+    'with "quotes"',
+    "it's",
+    "back\\slash",
+    "back\\",
+    "new\nline\r\ttab",
+    '"] or id_sanpham != "',
+    "{ids} %s $meta",
+    "\x01\x7f\u2028",
+    "Cốc sứ 😀",
+    " ",
+    "a" * 512,
+]
 MONDAY, TUESDAY = dt.date(2026, 3, 2), dt.date(2026, 3, 3)
 
 
@@ -104,3 +123,36 @@ def store_of(
     """A store on a collection of its own, unless one is named."""
     guard = lock or threading.Lock()
     return MilvusStore(uri, "", collection or f"test_{uuid.uuid4().hex}", index, identity, lambda: guard)
+
+
+def uri_of(server: str, request: pytest.FixtureRequest) -> str:
+    """Address of Milvus Lite, or of the server of LABELING_TEST_MILVUS_URI, without which the test is skipped."""
+    if server == "lite":
+        return str(request.getfixturevalue("milvus_uri"))
+    return os.environ.get("LABELING_TEST_MILVUS_URI") or pytest.skip("LABELING_TEST_MILVUS_URI is not set")
+
+
+@contextlib.contextmanager
+def temporary_store(uri: str, identity: EmbedderIdentity = IDENTITY, index: str = "auto") -> Iterator[MilvusStore]:
+    """A store on an empty collection, which is dropped at the end."""
+    from pymilvus import MilvusClient
+
+    store = store_of(uri, identity=identity, index=index)
+    store.ensure()
+    name, alias = store.state().physical_name, store.state().alias
+    yield store
+    store.close()
+    client = MilvusClient(uri, dedicated=True)
+    client.drop_alias(alias)
+    client.drop_collection(name)
+    client.close()
+
+
+def nowhere(ids: Sequence[str]) -> list[dict[str, Any]]:
+    """No other day has any of the products."""
+    return []
+
+
+def sync(store: MilvusStore, records: Sequence[dict[str, Any]], day: dt.date = MONDAY, **options: Any) -> SyncResult:
+    """Synchronise one day with the records."""
+    return store.sync_day(day, [records], **{"find_elsewhere": nowhere} | options)

@@ -165,7 +165,10 @@ class ProductCollection:
             return False
         name = self._existing_name()
         self._check_origin(name, self._identity)
-        return set(self.indexes(name)) == set(VECTOR_FIELDS)
+        built = self.indexes(name)
+        if self._index != "auto" and set(built.values()) - {self._index}:
+            logger.warning("%s keeps its indexes %s; %s is for a collection built anew.", name, built, self._index)
+        return set(built) == set(VECTOR_FIELDS)
 
     def _complete(self) -> None:
         """Do what is missing, one idempotent step after the other."""

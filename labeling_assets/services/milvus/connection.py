@@ -1,7 +1,8 @@
 """One connection to Milvus: deadlines, retries, and pymilvus errors turned into ours.
 
-Everything that the store asks of Milvus goes through `MilvusConnection.call`. All calls may be repeated: reads, upserts
-and deletes by key, flush and load give the same state however often they run.
+Everything that the store asks of Milvus goes through `MilvusConnection.call`. Calls may be repeated: reads, upserts and
+deletes by key, flush and load give the same state however often they run. Where the answer to a creation is lost, the
+repetition fails, and the next `MilvusStore.ensure` finds it done.
 """
 
 from __future__ import annotations
