@@ -13,36 +13,12 @@ import pyarrow as pa
 
 from labeling_assets.errors import ImageError, InvalidRowError, RowError, VectorError
 from labeling_assets.products.description import describe
+from labeling_assets.products.images import StoredImage
 from labeling_assets.products.labels import ProductLabels
 from labeling_assets.products.records import DedupedProduct, EmbeddedProduct, ImagedProduct, LabeledProduct
 from labeling_assets.products.vectors import record_hash
 
 Failures = dict[str, RowError]
-
-
-class ImageFacts(Protocol):
-    """What the image store tells of a usable image."""
-
-    @property
-    def sha256(self) -> str: ...  # noqa: D102 - the columns of ImagedProduct describe them
-    @property
-    def size_bytes(self) -> int: ...  # noqa: D102
-    @property
-    def width_px(self) -> int: ...  # noqa: D102
-    @property
-    def height_px(self) -> int: ...  # noqa: D102
-    @property
-    def format(self) -> str: ...  # noqa: D102
-    @property
-    def phash(self) -> str: ...  # noqa: D102
-    @property
-    def path(self) -> str: ...  # noqa: D102
-    @property
-    def model_size_bytes(self) -> int: ...  # noqa: D102
-    @property
-    def model_width_px(self) -> int: ...  # noqa: D102
-    @property
-    def model_height_px(self) -> int: ...  # noqa: D102
 
 
 class LabelFacts(Protocol):
@@ -71,7 +47,7 @@ class LabelFacts(Protocol):
 
 
 def imaged_products(
-    products: Iterable[DedupedProduct], outcomes: Mapping[str, ImageFacts | ImageError]
+    products: Iterable[DedupedProduct], outcomes: Mapping[str, StoredImage | ImageError]
 ) -> tuple[list[ImagedProduct], Failures]:
     """Rows with the facts of their image; a row whose image failed stays in the table with the reason.
 
@@ -96,7 +72,7 @@ def _without_image(product: DedupedProduct, error: ImageError) -> ImagedProduct:
     return ImagedProduct(**product.model_dump(), **nothing | {"quarantine_reason": f"{type(error).__name__}: {error}"})
 
 
-def _with_image(product: DedupedProduct, image: ImageFacts) -> ImagedProduct:
+def _with_image(product: DedupedProduct, image: StoredImage) -> ImagedProduct:
     return ImagedProduct(
         **product.model_dump(),
         image_sha256=image.sha256,

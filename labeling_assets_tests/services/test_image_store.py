@@ -43,11 +43,12 @@ from labeling_assets.errors import (
     InvalidImageError,
     ServiceUnavailableError,
 )
+from labeling_assets.products.images import StoredImage
 from labeling_assets.services.images import files, store
 from labeling_assets.services.images.addresses import AddressPolicy
 from labeling_assets.services.images.fetcher import ImageFetcher
 from labeling_assets.services.images.history import ImageHistory
-from labeling_assets.services.images.store import FetchCounts, ImageStore, StoredImage
+from labeling_assets.services.images.store import FetchCounts, ImageStore
 from labeling_assets.services.postgres import create_engine
 from labeling_assets.services.tables import image_fetches, images
 

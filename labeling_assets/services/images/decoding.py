@@ -15,12 +15,12 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.ExifTags import Base as ExifTag
 
 from labeling_assets.errors import ImageTooLargeError, ImageTooSmallError, InvalidImageError
+from labeling_assets.products.images import ImageFacts
 
 # Changes whenever the same bytes would give another small JPEG: size, quality, resampling, background.
 MODEL_JPEG_VERSION = "jpeg512-1"
@@ -72,31 +72,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFacts:
-    """What is known of an image from its bytes.
-
-    Attributes:
-        size_bytes: Size as fetched.
-        width_px: Width after EXIF rotation.
-        height_px: Height after EXIF rotation.
-        format: JPEG, PNG, WEBP, GIF or BMP.
-        phash: 64-bit perceptual hash of the small image, 16 hex digits.
-        model_size_bytes: Size of the JPEG that the models read.
-        model_width_px: Its width, at most 512.
-        model_height_px: Its height, at most 512.
-    """
-
-    size_bytes: int
-    width_px: int
-    height_px: int
-    format: str
-    phash: str
-    model_size_bytes: int
-    model_width_px: int
-    model_height_px: int
 
 
 def decode(body: bytes) -> tuple[ImageFacts, bytes]:

@@ -23,7 +23,7 @@ from labeling_assets.errors import (
     InvalidImageError,
     ServiceUnavailableError,
 )
-from labeling_assets.services.images.decoding import ImageFacts
+from labeling_assets.products.images import ImageFacts
 from labeling_assets.services.images.fetcher import Validators
 from labeling_assets.services.postgres import database_errors
 from labeling_assets.services.tables import image_fetches, images

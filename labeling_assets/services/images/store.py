@@ -18,27 +18,13 @@ import sqlalchemy as sa
 from PIL import Image
 
 from labeling_assets.errors import ImageError
-from labeling_assets.services.images.decoding import ImageFacts, decode, thumbnail
+from labeling_assets.products.images import ImageFacts, StoredImage
+from labeling_assets.services.images.decoding import decode, thumbnail
 from labeling_assets.services.images.fetcher import ImageFetcher, NotModified, Validators
 from labeling_assets.services.images.files import ImageFiles, model_jpeg_path, original_path
 from labeling_assets.services.images.history import CONTENT_ERRORS, ImageHistory, Remembered
 
 LOOK_UP_URLS = 500
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredImage(ImageFacts):
-    """An image in the store.
-
-    Attributes:
-        sha256: Of the bytes as fetched, hex; the name of the image everywhere.
-        path: Where the bytes as fetched are, relative to the root of the store.
-        is_downloaded: Whether the bytes came over the network now; False where the host said that they are unchanged.
-    """
-
-    sha256: str
-    path: str
-    is_downloaded: bool
 
 
 @dataclass
