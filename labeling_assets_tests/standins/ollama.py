@@ -11,21 +11,20 @@ that runs can be compared. In a test: `with OllamaServer(slots=4) as server: ser
 from __future__ import annotations
 
 import argparse
-import base64
-import binascii
 import json
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from labeling_assets_tests.standins.bodies import broken_response, decode_images, error_response, ndjson, read_json
 from labeling_assets_tests.standins.model import (
     DEFAULT_CONTEXT_TOKENS,
     ApiError,
@@ -64,7 +63,7 @@ class OllamaStandIn:
                 Route("/_stats", self._get_stats),
                 Route("/_faults", self._set_faults, methods=["POST"]),
             ],
-            exception_handlers={ApiError: _error_response},
+            exception_handlers={ApiError: error_response},
         )
 
     async def _root(self, _: Request) -> Response:
@@ -96,7 +95,7 @@ class OllamaStandIn:
         return JSONResponse({"models": models})
 
     async def _show(self, request: Request) -> Response:
-        body = await _json(request)
+        body = await read_json(request)
         name = _tagged(body.get("model") or body.get("name") or "")
         if name not in self.model.models:
             raise ApiError(404, f"model '{name}' not found")
@@ -112,7 +111,7 @@ class OllamaStandIn:
         )
 
     async def _pull(self, request: Request) -> Response:
-        body = await _json(request)
+        body = await read_json(request)
         name = _tagged(body.get("model") or body.get("name") or "")
         layer = f"sha256:{self.model.digest_of(name)}"
         lines: list[dict[str, Any]] = [{"status": "pulling manifest"}]
@@ -121,10 +120,10 @@ class OllamaStandIn:
         ]
         lines += [{"status": text} for text in ("verifying sha256 digest", "writing manifest", "success")]
         self.model.models.setdefault(name, ["completion", "vision"])
-        return _ndjson(lines) if body.get("stream", True) else JSONResponse(lines[-1])
+        return ndjson(lines) if body.get("stream", True) else JSONResponse(lines[-1])
 
     async def _chat(self, request: Request) -> Response:
-        body = await _json(request)
+        body = await read_json(request)
         messages = body.get("messages") or []
         prompt = "\n".join(message.get("content", "") for message in messages)
         encoded = [image for message in messages for image in message.get("images") or ()]
@@ -132,7 +131,7 @@ class OllamaStandIn:
         return await self._answer(job, body, request, lambda text: {"message": {"role": "assistant", "content": text}})
 
     async def _generate(self, request: Request) -> Response:
-        body = await _json(request)
+        body = await read_json(request)
         job = _ollama_job(body, body.get("prompt") or "", body.get("images") or [])
         return await self._answer(job, body, request, lambda text: {"response": text})
 
@@ -143,7 +142,7 @@ class OllamaStandIn:
         try:
             reply = await self.model.complete(job, request.receive)
         except BrokenConnectionError as fault:
-            return _broken_response(fault)
+            return broken_response(fault)
         nanoseconds = int(reply.seconds * 1e9)
         tail = {
             "done": True,
@@ -156,7 +155,7 @@ class OllamaStandIn:
         if body.get("stream", True):
             middle = len(reply.text) // 2
             parts = [head | form(part) | {"done": False} for part in (reply.text[:middle], reply.text[middle:])]
-            return _ndjson([*parts, head | form("") | tail])
+            return ndjson([*parts, head | form("") | tail])
         return JSONResponse(head | form(reply.text) | tail)
 
     def _authorize(self, request: Request) -> None:
@@ -179,17 +178,17 @@ class OllamaStandIn:
 
     async def _openai_chat(self, request: Request) -> Response:
         self._authorize(request)
-        body = await _json(request)
+        body = await read_json(request)
         parts = [part for message in body["messages"] for part in message["content"]]
         prompt = "\n".join(part["text"] for part in parts if part["type"] == "text")
         encoded = [part["image_url"]["url"].partition(",")[2] for part in parts if part["type"] == "image_url"]
         schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
         options = {"num_predict": body.get("max_tokens", -1)}
-        job = Job(body["model"], prompt, _decoded(encoded), schema, options)
+        job = Job(body["model"], prompt, decode_images(encoded), schema, options)
         try:
             reply = await self.model.complete(job, request.receive)
         except BrokenConnectionError as fault:
-            return _broken_response(fault)
+            return broken_response(fault)
         choice = {
             "index": 0,
             "message": {"role": "assistant", "content": reply.text},
@@ -204,15 +203,8 @@ class OllamaStandIn:
         return JSONResponse(vars(self.model.stats))
 
     async def _set_faults(self, request: Request) -> Response:
-        self.model.faults = [Fault(**fault) for fault in await _json(request)]
+        self.model.faults = [Fault(**fault) for fault in await read_json(request)]
         return JSONResponse({"faults": len(self.model.faults)})
-
-
-async def _json(request: Request) -> Any:
-    try:
-        return json.loads(await request.body())
-    except ValueError as error:
-        raise ApiError(400, f"invalid request body: {error}") from error
 
 
 def _tagged(model: str) -> str:
@@ -224,40 +216,10 @@ def _ollama_job(body: Mapping[str, Any], prompt: str, encoded: Sequence[str]) ->
     return Job(
         model=_tagged(body.get("model", "")),
         prompt=prompt,
-        images=_decoded(encoded),
+        images=decode_images(encoded),
         schema=schema if isinstance(schema, dict) else None,
         options=body.get("options") or {},
     )
-
-
-def _decoded(encoded: Sequence[str]) -> tuple[bytes, ...]:
-    try:
-        return tuple(base64.b64decode(image, validate=True) for image in encoded)
-    except binascii.Error as error:
-        raise ApiError(400, f"illegal base64 data: {error}") from error
-
-
-async def _error_response(request: Request, error: Exception) -> Response:
-    """Ollama tells errors as a string, OpenAI as an object."""
-    assert isinstance(error, ApiError)
-    is_openai = request.url.path.startswith("/v1/")
-    told = {"message": error.message, "code": error.status} if is_openai else error.message
-    return JSONResponse({"error": told}, error.status)
-
-
-def _ndjson(lines: Sequence[Mapping[str, Any]]) -> Response:
-    return Response("".join(f"{json.dumps(line)}\n" for line in lines), media_type="application/x-ndjson")
-
-
-def _broken_response(fault: BrokenConnectionError) -> Response:
-    if str(fault) == "page":
-        return Response("<html>Sign in to the network</html>", media_type="text/html")
-
-    async def body() -> AsyncIterator[bytes]:
-        yield b'{"model":'
-        raise fault
-
-    return StreamingResponse(body(), media_type="application/json", headers={"Content-Length": "1000"})
 
 
 class OllamaServer:

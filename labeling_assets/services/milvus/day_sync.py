@@ -11,7 +11,6 @@ import datetime as dt
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -128,7 +127,8 @@ class DaySync:
 
     def _changed(self, records: Iterable[Record]) -> Iterator[Record]:
         """The records that must be written; of several with one id the first."""
-        for batch in _read_ahead(_batches(self._distinct(records))):
+        distinct = self._distinct(records)
+        while batch := list(itertools.islice(distinct, BATCH_ROWS)):
             elsewhere = self._rows.existing(
                 record[PRIMARY_KEY] for record in batch if record[PRIMARY_KEY] not in self._held
             )
@@ -168,21 +168,6 @@ class DaySync:
             waiting.remove(record[PRIMARY_KEY])
             self.result.restored_ids.append(record[PRIMARY_KEY])
             yield record
-
-
-def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    iterator = iter(records)
-    while batch := list(itertools.islice(iterator, BATCH_ROWS)):
-        yield batch
-
-
-def _read_ahead(batches: Iterator[list[Record]]) -> Iterator[list[Record]]:
-    """The batches; while Milvus works on one, the next is made in another thread."""
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
-        following = reader.submit(next, batches, None)
-        while (batch := following.result()) is not None:
-            following = reader.submit(next, batches, None)
-            yield batch
 
 
 def _bounded(records: Iterable[Record]) -> Iterator[list[Record]]:
