@@ -2,7 +2,7 @@
 
 Two processes cannot open one Milvus Lite folder, so a server owns it and everybody else connects. Acknowledged rows are
 in its log and survive a kill; SIGINT closes in good order, while SIGTERM ends it without closing. What belongs here:
-the process; the vector store is in `services/milvus.py`.
+the process; the vector store is in `services/milvus`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class MilvusServer(ServerProcess):
                 "Install it with `pip install 'labeling-assets[embedded]'`, or set LABELING_MILVUS_URI to a server.",
             )
         options = ["--data-dir", str(self.folder / "data"), "--host", LOOPBACK, "--port", str(self.port)]
-        return [sys.executable, "-m", "milvus_lite", "server", *options]
+        return [sys.executable, "-m", "labeling_assets.embedded.milvus_program", "server", *options]
 
     def environment(self) -> dict[str, str]:
         """The caller's, without the default connection that pymilvus takes from it at import."""

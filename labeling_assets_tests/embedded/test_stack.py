@@ -75,7 +75,7 @@ def test_after_a_kill_the_next_start_has_every_acknowledged_row(settings: Settin
     assert execute(again, "select count(*) from kept") == [(1000,)]
     assert vector_ids(again) == list(range(100))
     assert again == started
-    assert len([command for command in processes_of(settings.home).values() if "milvus_lite" in command]) == 1
+    assert len([command for command in processes_of(settings.home).values() if "milvus_program" in command]) == 1
 
 
 def test_stop_leaves_nothing_running_and_is_idempotent(settings: Settings) -> None:

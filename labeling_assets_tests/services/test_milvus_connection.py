@@ -128,3 +128,38 @@ def test_a_refused_token_is_a_wrong_setting_and_is_not_repeated_in_the_message(r
     with pytest.raises(ConfigurationError, match="refuses the token") as caught:
         store.ensure()
     assert "geheim" not in str(caught.value)
+
+
+def test_rows_written_while_many_clients_meet_a_restarted_server_are_kept(server: MilvusServer) -> None:
+    store_of(server.uri, "restarted").sync_day(MONDAY, [[record("P0")]], find_elsewhere=lambda _: [])
+    for round_number in range(3):
+        kill(server)
+        server.start()
+        ids = [f"R{round_number}-{number}" for number in range(200)]
+        stores = [store_of(server.uri, "restarted") for _ in range(6)]
+        with ThreadPoolExecutor(len(stores)) as pool:
+            readers = [pool.submit(store.existing, ids) for store in stores[1:]]
+            rows = [record(id_) for id_ in ids]
+            pool.submit(stores[0].sync_day, MONDAY, [rows], find_elsewhere=lambda _: [], is_partial=True).result()
+            for reader in readers:
+                reader.result()
+        assert set(stores[0].existing(ids)) == set(ids)
+        for store in stores:
+            store.close()
+
+
+@pytest.mark.parametrize("index", ["FLAT", "HNSW", "IVF_FLAT"])
+def test_an_index_file_that_a_crash_cut_off_is_made_anew(server: MilvusServer, index: str) -> None:
+    store = store_of(server.uri, "cut_off", index=index)
+    rows = [record(f"P{number}") for number in range(50)]
+    store.sync_day(MONDAY, [rows], find_elsewhere=lambda _: [])
+    store.close()
+    server.stop()
+    files = list(server.folder.rglob("*.idx"))
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[:40])
+    server.start()
+    store.ensure()
+    assert store.search(rows[0]["image_vector"], "image_vector", 1)[0].id_sanpham == "P0"
+    store.close()
