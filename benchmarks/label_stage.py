@@ -21,11 +21,11 @@ import sqlalchemy as sa
 from PIL import Image, ImageDraw
 
 from benchmarks.measure import database, print_result, rounds_in_turn
-from labeling_assets.products.labels import LABEL_SCHEMA
+from labeling_assets.products.labels import LABEL_SCHEMA, Label
 from labeling_assets.products.prompt import build_prompt
 from labeling_assets.services.ledger import LabelLedger
 from labeling_assets.services.tables import label_ledger
-from labeling_assets.services.vision.labeler import Label, Labeler
+from labeling_assets.services.vision.labeler import Labeler
 from labeling_assets.services.vision.ollama import OllamaVisionModel
 from labeling_assets_tests.standins.process import ollama_process
 

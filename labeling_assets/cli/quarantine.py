@@ -38,10 +38,8 @@ def list_rows(day: dt.datetime | None, stage: str | None, *, retryable: bool, li
         console.print("Nothing is in quarantine." if not total else "No row matches.")
         return
     for row in rows:
-        retry_helps = ", a retry can help" if row.can_retry else ""
-        console.print(
-            f"[bold]{row.day}[/] {row.stage} [bold]{escape(repr(row.product_id))}[/], {row.attempts} attempts{retry_helps}"
-        )
+        end = f"{row.attempts} attempts{', a retry can help' if row.can_retry else ''}"
+        console.print(f"[bold]{row.day}[/] {row.stage} [bold]{escape(repr(row.product_id))}[/], {end}")
         console.print(f"    [red]{row.error_class}[/] {escape(row.message)}")
     if total > len(rows):
         console.print(f"{len(rows)} of {total} rows.")

@@ -7,43 +7,18 @@ the stage and the rows that fail there, by product. No row is lost: every row is
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
 from labeling_assets.errors import ImageError, InvalidRowError, RowError, VectorError
 from labeling_assets.products.description import describe
 from labeling_assets.products.images import StoredImage
-from labeling_assets.products.labels import ProductLabels
+from labeling_assets.products.labels import Label
 from labeling_assets.products.records import DedupedProduct, EmbeddedProduct, ImagedProduct, LabeledProduct
 from labeling_assets.products.vectors import record_hash
 
 Failures = dict[str, RowError]
-
-
-class LabelFacts(Protocol):
-    """What the labeler tells of a labeled image."""
-
-    @property
-    def labels(self) -> ProductLabels: ...  # noqa: D102 - the columns of LabeledProduct describe them
-    @property
-    def model(self) -> str: ...  # noqa: D102
-    @property
-    def digest(self) -> str: ...  # noqa: D102
-    @property
-    def prompt_version(self) -> str: ...  # noqa: D102
-    @property
-    def schema_version(self) -> str: ...  # noqa: D102
-    @property
-    def parse_step(self) -> str: ...  # noqa: D102
-    @property
-    def prompt_tokens(self) -> int: ...  # noqa: D102
-    @property
-    def output_tokens(self) -> int: ...  # noqa: D102
-    @property
-    def seconds(self) -> float: ...  # noqa: D102
-    @property
-    def is_from_ledger(self) -> bool: ...  # noqa: D102
 
 
 def imaged_products(
@@ -90,7 +65,7 @@ def _with_image(product: DedupedProduct, image: StoredImage) -> ImagedProduct:
 
 
 def labeled_products(
-    products: Iterable[ImagedProduct], outcomes: Mapping[str, LabelFacts | RowError], language: str
+    products: Iterable[ImagedProduct], outcomes: Mapping[str, Label | RowError], language: str
 ) -> tuple[list[LabeledProduct], Failures]:
     """Rows with labels and description.
 
@@ -109,7 +84,7 @@ def labeled_products(
     return rows, failures
 
 
-def _labeled(product: ImagedProduct, label: LabelFacts, language: str) -> LabeledProduct:
+def _labeled(product: ImagedProduct, label: Label, language: str) -> LabeledProduct:
     description = describe(
         label.labels,
         title=product.title,

@@ -151,6 +151,37 @@ class ParsedReply:
     step: ParseStep
 
 
+@dataclass(frozen=True)
+class Label:
+    """The label of one image and who said so.
+
+    Attributes:
+        labels: The fifteen fields.
+        model: Name of the model.
+        digest: Its digest.
+        prompt_version: Version of the prompt.
+        schema_version: Version of the label schema.
+        parse_step: How the reply was parsed: direct, fenced, embedded or repaired.
+        prompt_tokens: Tokens read for the label, whenever that was.
+        output_tokens: Tokens written for it.
+        seconds: Time the model server took for it.
+        model_calls: Requests made for it, the re-ask included.
+        is_from_ledger: Whether it was paid for earlier.
+    """
+
+    labels: ProductLabels
+    model: str
+    digest: str
+    prompt_version: str
+    schema_version: str
+    parse_step: str
+    prompt_tokens: int
+    output_tokens: int
+    seconds: float
+    model_calls: int
+    is_from_ledger: bool
+
+
 def parse_reply(text: str, *, is_cut_off: bool = False) -> ParsedReply:
     """The label in a reply, by the first step that yields a valid one: direct, fenced, embedded, repaired.
 

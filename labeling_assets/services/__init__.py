@@ -1,1 +1,1 @@
-"""One outside system a file, as plain classes usable from assets, CLI, web and notebooks. Nothing here knows Dagster."""
+"""One outside system a file, as plain classes for assets, CLI, web and notebooks. Nothing here knows Dagster."""

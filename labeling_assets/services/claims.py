@@ -14,8 +14,7 @@ import time
 import sqlalchemy as sa
 
 from labeling_assets.errors import ServiceUnavailableError
-from labeling_assets.services.ledger import waits_out_outages
-from labeling_assets.services.postgres import database_errors
+from labeling_assets.services.postgres import database_errors, waits_out_outages
 
 MAX_WAIT_SECONDS = 900.0
 """When a host dies without closing its connections, PostgreSQL keeps their locks for hours; nobody waits that long."""

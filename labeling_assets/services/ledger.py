@@ -7,37 +7,18 @@ that a retry can mend are not. Who asks the model, and when, is in `vision/label
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, insert
-from tenacity import (
-    before_sleep_log,
-    retry,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential,
-    wait_random,
-)
 
-from labeling_assets.errors import LabelError, ServiceUnavailableError
+from labeling_assets.errors import LabelError
 from labeling_assets.products.labels import ProductLabels
-from labeling_assets.services.postgres import database_errors
+from labeling_assets.services.postgres import database_errors, waits_out_outages
 from labeling_assets.services.tables import label_ledger
 
-logger = logging.getLogger(__name__)
 BATCH_SIZE = 500
-
-# A restart of PostgreSQL takes seconds; every statement here may be repeated, also when its answer was lost.
-waits_out_outages = retry(
-    retry=retry_if_exception_type(ServiceUnavailableError),
-    stop=stop_after_attempt(6),
-    wait=wait_exponential(multiplier=0.5, max=5) + wait_random(0, 0.5),
-    before_sleep=before_sleep_log(logger, logging.WARNING),
-    reraise=True,
-)
 
 
 @dataclass(frozen=True)

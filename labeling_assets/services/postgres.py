@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,14 @@ from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from tenacity import (
+    before_sleep_log,
+    retry,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
 
 from labeling_assets.errors import ConfigurationError, ServiceUnavailableError
 from labeling_assets.products.queries import crawl_query, rows_without_image_query
@@ -24,6 +33,16 @@ from labeling_assets.services.tables import SCHEMA, data_label
 
 CHUNK_ROWS = 1000
 CONNECT_TIMEOUT_SECONDS = 10
+logger = logging.getLogger(__name__)
+
+waits_out_outages = retry(
+    retry=retry_if_exception_type(ServiceUnavailableError),
+    stop=stop_after_attempt(6),
+    wait=wait_exponential(0.5, max=5) + wait_random(0, 0.5),
+    before_sleep=before_sleep_log(logger, logging.WARNING),
+    reraise=True,
+)
+"""For statements that may be repeated, also when their answer was lost: a restart of PostgreSQL takes seconds."""
 
 
 def create_engine(url: str) -> sa.Engine:
@@ -156,6 +175,7 @@ class ProductDatabase:
             result = connection.execution_options(yield_per=CHUNK_ROWS).execute(sa.text(query), self._bounds(day))
             yield from ([dict(row) for row in chunk] for chunk in result.mappings().partitions(CHUNK_ROWS))
 
+    @waits_out_outages
     def rows_without_image(self, day: dt.date) -> int:
         """Rows of the day that the crawl leaves out because they have no image."""
         query = sa.text(rows_without_image_query(self._source_table))
@@ -174,6 +194,7 @@ class ProductDatabase:
             connection.execute(sa.text("set transaction read only"))
             yield connection
 
+    @waits_out_outages
     def sync_data_label(
         self,
         day: dt.date,
@@ -212,6 +233,7 @@ class ProductDatabase:
         """Those of the products that `data_label` holds, for whatever day."""
         return self._data_label_ids(_is_any(ids))
 
+    @waits_out_outages
     def _data_label_ids(self, condition: sa.ColumnElement[bool]) -> set[str]:
         query = sa.select(data_label.c.id_sanpham).where(condition)
         with database_errors("ai_craw.data_label cannot be read"), self.engine.begin() as connection:

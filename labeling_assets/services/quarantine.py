@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from labeling_assets.errors import RowError
-from labeling_assets.services.postgres import database_errors
+from labeling_assets.services.postgres import database_errors, waits_out_outages
 from labeling_assets.services.tables import quarantine
 
 BATCH_ROWS = 1000
@@ -40,6 +40,7 @@ class Quarantine:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
+    @waits_out_outages
     def report(self, day: dt.date, stage: str, failures: Mapping[str, RowError]) -> None:
         """Replace what the stage said of the day: failures are counted up, all else leaves the quarantine."""
         rows = [
@@ -70,6 +71,7 @@ class Quarantine:
                 )
                 connection.execute(statement)
 
+    @waits_out_outages
     def find(
         self,
         *,
@@ -89,6 +91,7 @@ class Quarantine:
             rows = connection.execute(query.limit(limit)).mappings().all()
         return [QuarantinedRow(**row) for row in rows]
 
+    @waits_out_outages
     def counts(self, day: dt.date | None = None) -> dict[tuple[str, str], int]:
         """Number of rows by stage and error class."""
         query = sa.select(quarantine.c.stage, quarantine.c.error_class, sa.func.count()).group_by(

@@ -160,9 +160,7 @@ def test_the_doctor_names_what_is_wrong_and_the_remedy(installation: Installatio
     assert "✓   Milvus" in result.stdout
 
 
-def test_a_failed_day_tells_its_cause_and_exits_with_one(
-    installation: Installation, catalogue: Catalogue
-) -> None:
+def test_a_failed_day_tells_its_cause_and_exits_with_one(installation: Installation, catalogue: Catalogue) -> None:
     broken = Installation(installation.home, {"VISION_BACKEND": "ollama", "OLLAMA_HOSTS": "http://127.0.0.1:9"})
     day = str(catalogue.days[0])
     result = broken.labeling("run", "--start", day, "--end", day)

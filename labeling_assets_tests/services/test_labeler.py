@@ -30,10 +30,10 @@ from labeling_assets.errors import (
     ServiceUnavailableError,
     TruncatedReplyError,
 )
-from labeling_assets.products.labels import SCHEMA_VERSION
+from labeling_assets.products.labels import SCHEMA_VERSION, Label
 from labeling_assets.products.prompt import PROMPT_VERSION
 from labeling_assets.services.ledger import LabelKey, LabelLedger
-from labeling_assets.services.vision.labeler import MAX_FAILURES_IN_A_ROW, Label, Labeler
+from labeling_assets.services.vision.labeler import MAX_FAILURES_IN_A_ROW, Labeler
 from labeling_assets.services.vision.ollama import OllamaVisionModel
 from labeling_assets.services.vision.openai import OpenAIVisionModel
 from labeling_assets_tests.standins.ollama import OllamaServer

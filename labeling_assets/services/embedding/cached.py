@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from labeling_assets.errors import ConfigurationError, RowError, VectorError
 from labeling_assets.services.embedding import Embedder, EmbedderIdentity
-from labeling_assets.services.postgres import database_errors
+from labeling_assets.services.postgres import database_errors, waits_out_outages
 from labeling_assets.services.tables import vector_cache
 
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ class CachedEmbedder:
             missing += [key for key in batch if key not in known]
         return missing
 
+    @waits_out_outages
     def _known(self, keys: Sequence[str]) -> dict[str, FloatArray]:
         query = sa.select(vector_cache.c.content_key, vector_cache.c.vector).where(
             vector_cache.c.embedder == self.identity.key,
@@ -190,7 +191,11 @@ class CachedEmbedder:
             {"embedder": self.identity.key, "content_key": key, "vector": embedded[key].astype(STORED_TYPE).tobytes()}
             for key in sorted(embedded)
         ]
-        statement = insert(vector_cache).values(rows)
+        self._store(rows)
+
+    @waits_out_outages
+    def _store(self, rows: Sequence[Mapping[str, object]]) -> None:
+        statement = insert(vector_cache).values([dict(row) for row in rows])
         statement = statement.on_conflict_do_update(
             index_elements=[vector_cache.c.embedder, vector_cache.c.content_key],
             set_={"vector": statement.excluded.vector},

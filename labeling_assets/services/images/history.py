@@ -14,18 +14,16 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from tenacity import before_sleep_log, retry, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 from labeling_assets.errors import (
     ImageError,
     ImageTooLargeError,
     ImageTooSmallError,
     InvalidImageError,
-    ServiceUnavailableError,
 )
 from labeling_assets.products.images import ImageFacts
 from labeling_assets.services.images.fetcher import Validators
-from labeling_assets.services.postgres import database_errors
+from labeling_assets.services.postgres import database_errors, waits_out_outages
 from labeling_assets.services.tables import image_fetches, images
 
 logger = logging.getLogger(__name__)
@@ -33,15 +31,6 @@ BATCH_ROWS = 1000
 _FACTS = tuple(field.name for field in fields(ImageFacts))
 CONTENT_ERRORS = (ImageTooLargeError, ImageTooSmallError, InvalidImageError)
 _CONTENT_ERROR_BY_NAME: Mapping[str, type[ImageError]] = {error.__name__: error for error in CONTENT_ERRORS}
-
-# A restart of PostgreSQL takes seconds; every statement here may be repeated, also when its answer was lost.
-_waits_out_outages = retry(
-    retry=retry_if_exception_type(ServiceUnavailableError),
-    stop=stop_after_attempt(6),
-    wait=wait_exponential(0.5, max=5) + wait_random(0, 0.5),
-    before_sleep=before_sleep_log(logger, logging.WARNING),
-    reraise=True,
-)
 
 
 @dataclass(frozen=True)
@@ -67,7 +56,7 @@ class ImageHistory:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    @_waits_out_outages
+    @waits_out_outages
     def look_up(self, urls: Sequence[str]) -> dict[str, Remembered]:
         """What is remembered of each of the URLs; those of which nothing is are left out.
 
@@ -84,7 +73,7 @@ class ImageHistory:
             rows = connection.execute(query).mappings().all()
         return {url_by_key[row["url_sha256"]]: _remembered(row) for row in rows}
 
-    @_waits_out_outages
+    @waits_out_outages
     def facts(self, sha256: str) -> ImageFacts | None:
         """The facts of a content; None where it was never decoded.
 
@@ -96,7 +85,7 @@ class ImageHistory:
             row = connection.execute(query).mappings().one_or_none()
         return _facts(row) if row else None
 
-    @_waits_out_outages
+    @waits_out_outages
     def remember(self, learned: Mapping[str, Remembered]) -> None:
         """Keep what URLs delivered, in one transaction. The files of the contents must be stored before.
 
@@ -110,7 +99,7 @@ class ImageHistory:
             _upsert(connection, images, "sha256", content_rows)
             _upsert(connection, image_fetches, "url_sha256", fetch_rows)
 
-    @_waits_out_outages
+    @waits_out_outages
     def forget(self, urls: Iterable[str]) -> None:
         """Drop what is remembered of the URLs, so that they are fetched anew.
 

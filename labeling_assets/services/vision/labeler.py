@@ -22,7 +22,7 @@ from labeling_assets.errors import (
     ServiceUnavailableError,
     TruncatedReplyError,
 )
-from labeling_assets.products.labels import LABEL_SCHEMA, SCHEMA_VERSION, ParsedReply, ProductLabels, parse_reply
+from labeling_assets.products.labels import LABEL_SCHEMA, SCHEMA_VERSION, Label, ParsedReply, parse_reply
 from labeling_assets.products.prompt import PROMPT_VERSION, build_prompt, build_reask_prompt
 from labeling_assets.services.claims import Claims
 from labeling_assets.services.ledger import LabelKey, LabelLedger, LedgerEntry
@@ -34,37 +34,6 @@ LOOKUP_BATCH = 500
 
 MAX_FAILURES_IN_A_ROW = 20
 """Images in a row on which the server may break until it counts as broken: an outage must not quarantine whole days."""
-
-
-@dataclass(frozen=True)
-class Label:
-    """The label of one image and who said so.
-
-    Attributes:
-        labels: The fifteen fields.
-        model: Name of the model.
-        digest: Its digest.
-        prompt_version: Version of the prompt.
-        schema_version: Version of the label schema.
-        parse_step: How the reply was parsed: direct, fenced, embedded or repaired.
-        prompt_tokens: Tokens read for the label, whenever that was.
-        output_tokens: Tokens written for it.
-        seconds: Time the model server took for it.
-        model_calls: Requests made for it, the re-ask included.
-        is_from_ledger: Whether it was paid for earlier.
-    """
-
-    labels: ProductLabels
-    model: str
-    digest: str
-    prompt_version: str
-    schema_version: str
-    parse_step: str
-    prompt_tokens: int
-    output_tokens: int
-    seconds: float
-    model_calls: int
-    is_from_ledger: bool
 
 
 @dataclass
