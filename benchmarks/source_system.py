@@ -105,10 +105,12 @@ class SourceSystem:
             self._milvus.load_collection(self._collection)
             return
         dimension = self._embedder.identity.dimension
+        self._milvus.create_collection(self._collection, schema=collection_schema(dimension))
         indexes = self._milvus.prepare_index_params()
         for field in VECTOR_FIELDS:
             indexes.add_index(field, index_name=field, **index_parameters("FLAT", dimension))
-        self._milvus.create_collection(self._collection, schema=collection_schema(dimension), index_params=indexes)
+        self._milvus.create_index(self._collection, indexes, sync=False)
+        self._milvus.load_collection(self._collection)
 
     def _existing(self, ids: Sequence[str]) -> set[str]:
         found: set[str] = set()

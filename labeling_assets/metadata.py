@@ -16,43 +16,13 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from labeling_assets.products.records import arrow_schema
-from labeling_assets.services.milvus import CollectionState, SyncResult
 
 ROWS_IN = "rows_in"
 ROWS_OUT = "rows_out"
 ROWS_QUARANTINED = "rows_quarantined"
 SECONDS = "seconds"
 ROWS_PER_SECOND = "rows_per_second"
-STATUSES = ("new", "changed", "unchanged")
-RAW_DERIVED = {
-    "id_sanpham": ["product_id", "image", "link", "title", "store"],
-    "date": ["published_at"],
-    "platform": ["gp_code"],
-    "name_store": ["store"],
-    "link_redirect": ["link"],
-    "like": ["impression", "product_id"],
-    "comment": ["impression", "product_id"],
-    "share": ["impression", "product_id"],
-}
-VECTOR_COLUMNS = {
-    "image_vector": ("fixed_size_list<float>", "Vector of the image, length one."),
-    "description_vector": ("fixed_size_list<float>", "Vector of the description, length one."),
-}
-SYNC_COLUMNS = {
-    "id_sanpham": ("string", "Key of the product."),
-    "action": ("string", "new, updated, removed, or restored from another day."),
-}
-DATA_LABEL_COLUMNS = {
-    "id_sanpham": ("text", "Key of the product."),
-    "description": ("text", "Markdown description."),
-    "date_created": ("date", "Business day of the product."),
-    "platform": ("text", "Platform."),
-    "name_store": ("text", "Store."),
-    "created_at": ("timestamptz", "When the row was first written."),
-    "updated_at": ("timestamptz", "When the row last changed."),
-}
 PREVIEW_ROWS = 5
-THUMBNAIL_EDGE_PX = 72
 CHART_BARS, CHART_WIDTH, CHART_LABEL = 8, 16, 30
 
 
@@ -155,48 +125,6 @@ def column_lineage(
             for name, needed in sources.items()
         }
     )
-
-
-def sync_table(sync: SyncResult) -> pa.Table:
-    """One row per product that a sync of Milvus wrote or removed, and what was done."""
-    rows = [{"id_sanpham": id_sanpham, "action": action} for action, ids in _actions(sync) for id_sanpham in ids]
-    return pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in SYNC_COLUMNS]))
-
-
-def sync_metadata(sync: SyncResult) -> dict[str, Any]:
-    """What a sync of Milvus did."""
-    return {
-        "rows_new": sync.new,
-        "rows_updated": sync.updated,
-        "rows_unchanged": sync.unchanged,
-        "rows_removed": sync.removed,
-        "rows_restored": sync.restored,
-        "rows_held_by_newer_day": sync.held_by_newer_day,
-        "insert_batches": sync.insert_batches,
-        "sync_seconds": round(sync.seconds, 3),
-    }
-
-
-def _actions(sync: SyncResult) -> tuple[tuple[str, Sequence[str]], ...]:
-    return (
-        ("new", sync.inserted_ids),
-        ("updated", sync.updated_ids),
-        ("restored", sync.restored_ids),
-        ("removed", sync.removed_ids),
-    )
-
-
-def collection_metadata(state: CollectionState) -> dict[str, Any]:
-    """The state of the Milvus collection."""
-    return {
-        "collection_rows": state.rows,
-        "collection_load_state": state.load_state,
-        "collection_indexes": dg.MetadataValue.json(state.indexes),
-        "collection_alias": state.alias,
-        "collection_name": state.physical_name,
-        "collection_embedder": state.embedder,
-        "collection_schema_version": state.schema_version,
-    }
 
 
 def _picture(jpeg: bytes) -> str:

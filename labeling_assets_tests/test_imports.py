@@ -25,7 +25,7 @@ ALLOWED = {
     "services": {"errors", "settings", "products", "services", "migrations"},
     "embedded": {"errors", "settings", "products", "services", "embedded"},
     "failures": {"errors"},
-    "metadata": {"products", "services"},
+    "metadata": {"products"},
     "resources": {"settings", "services", "failures"},
     "defs": {"errors", "settings", "products", "services", "resources", "failures", "metadata", "defs"},
 }

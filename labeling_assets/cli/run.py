@@ -70,7 +70,7 @@ def demo(days: int, products: int, seed: int) -> None:
         console.print(f'\n[bold]labeling search "{text}"[/]')
         _show_search(console, settings, text)
     console.print(
-        "\nOpen the UI with [bold]make dev[/]: http://127.0.0.1:3000. Stop the services with `labeling down`."
+        f"\nOpen the UI with [bold]make dev[/]: http://127.0.0.1:3000. Stop the services: [bold]{sys.argv[0]} down[/]"
     )
     if any(not day["is_success"] for day in statistics.days):
         sys.exit(1)

@@ -12,17 +12,14 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from labeling_assets import metadata as md
-from labeling_assets.defs.products import checks, partitions
+from labeling_assets.defs.products import checks, columns, partitions, reports
 from labeling_assets.defs.products.stage import TABLE, Stage, StageResult
 from labeling_assets.products.assembly import data_label_rows, embedded_products, imaged_products, labeled_products
 from labeling_assets.products.dedupe import compare, distinct_products
 from labeling_assets.products.labels import SCHEMA_VERSION
 from labeling_assets.products.prompt import PROMPT_VERSION
-from labeling_assets.products.queries import SOURCE_COLUMNS
 from labeling_assets.products.raw import raw_products as raw_records
 from labeling_assets.products.records import (
-    LABEL_FIELDS,
     DedupedProduct,
     EmbeddedProduct,
     ImagedProduct,
@@ -43,11 +40,8 @@ from labeling_assets.services.day_tables import is_partial
 from labeling_assets.services.embedding.cached import CachedEmbedder
 from labeling_assets.services.images.store import FetchCounts
 from labeling_assets.services.vision.labeler import Labeler
-from labeling_assets.settings import Settings
 
 GROUP = "products"
-SETTINGS = Settings.load()
-SOURCE_NAME = SETTINGS.source_table.split(".")[-1]
 NETWORK_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 COMMON: dict[str, Any] = {
     "partitions_def": partitions.product_days,
@@ -65,17 +59,12 @@ class CrawlConfig(dg.Config):
 @dg.asset(
     **COMMON,
     dagster_type=TABLE,
-    deps=[SOURCE_NAME],
+    deps=[columns.SOURCE_NAME],
     kinds={"postgres", "parquet"},
     pool="product_database",
     retry_policy=NETWORK_RETRIES,
     check_specs=checks.specs("raw_products", "rows_lie_in_the_day"),
-    metadata={
-        "dagster/column_schema": md.table_schema(RawProduct),
-        "dagster/column_lineage": md.column_lineage(
-            RawProduct.model_fields, SOURCE_NAME, SOURCE_COLUMNS, md.RAW_DERIVED
-        ),
-    },
+    metadata=columns.COLUMNS["raw_products"],
 )
 def raw_products(
     context: dg.AssetExecutionContext, config: CrawlConfig, product_database: ProductDatabaseResource
@@ -98,14 +87,7 @@ def raw_products(
             rows_in=rows_in,
             rows_out=len(records),
             failures=failures,
-            metadata={
-                "rows_without_image": database.rows_without_image(stage.day),
-                "rows_without_product_id": sum(row.product_id is None for row in records),
-                "preview": md.preview(
-                    table, ["id_sanpham", "title", "name_store", "platform", "published_at", "image"]
-                ),
-                "platforms": md.bar_chart((row.platform for row in records), "Platforms"),
-            },
+            metadata=reports.raw(records, table, database.rows_without_image(stage.day)),
             checks=[checks.rows_lie_in_the_day(table, stage.day)],
         )
 
@@ -117,15 +99,7 @@ def raw_products(
     pool="milvus",
     retry_policy=NETWORK_RETRIES,
     check_specs=checks.specs("deduped_products", "ids_are_unique"),
-    metadata={
-        "dagster/column_schema": md.table_schema(DedupedProduct),
-        "dagster/column_lineage": md.column_lineage(
-            DedupedProduct.model_fields,
-            "raw_products",
-            RawProduct.model_fields,
-            {"status": ["id_sanpham", "row_hash", "date"], "duplicate_count": ["id_sanpham"]},
-        ),
-    },
+    metadata=columns.COLUMNS["deduped_products"],
 )
 def deduped_products(
     context: dg.AssetExecutionContext,
@@ -149,18 +123,12 @@ def deduped_products(
         store.ensure()
         records = list(compare(products, store.existing(list(products))))
         table = stage.table(records, DedupedProduct, partial=is_partial(raw_products))
-        counts = {f"rows_{status}": sum(row.status == status for row in records) for status in md.STATUSES}
         return stage.result(
             table,
             rows_in=len(products),
             rows_out=len(records),
             failures={},
-            metadata={
-                "duplicates": raw_products.num_rows - len(records),
-                **counts,
-                "preview": md.preview(table, ["id_sanpham", "status", "duplicate_count", "title"]),
-                "statuses": md.bar_chart((row.status for row in records), "Status against Milvus"),
-            },
+            metadata=reports.deduped(records, table),
             checks=[checks.ids_are_unique(table)],
         )
 
@@ -172,15 +140,7 @@ def deduped_products(
     pool="image_host",
     retry_policy=NETWORK_RETRIES,
     check_specs=checks.specs("product_images", "most_images_are_usable"),
-    metadata={
-        "dagster/column_schema": md.table_schema(ImagedProduct),
-        "dagster/column_lineage": md.column_lineage(
-            ImagedProduct.model_fields,
-            "deduped_products",
-            DedupedProduct.model_fields,
-            {name: ["image"] for name in ImagedProduct.model_fields.keys() - DedupedProduct.model_fields.keys()},
-        ),
-    },
+    metadata=columns.COLUMNS["product_images"],
 )
 def product_images(
     context: dg.AssetExecutionContext,
@@ -202,25 +162,12 @@ def product_images(
         outcomes = dict(store.fetch_all({product.image.strip() for product in products}, counts))
         records, failures = imaged_products(products, outcomes)
         table = stage.table(records, ImagedProduct, partial=is_partial(deduped_products))
-        sizes = [(row.image_size_bytes or 0, row.model_image_size_bytes or 0) for row in records]
         return stage.result(
             table,
             rows_in=len(products),
             rows_out=len(products) - len(failures),
             failures=failures,
-            metadata={
-                "distinct_urls": counts.urls,
-                "images_downloaded": counts.downloaded,
-                "images_not_modified": counts.not_modified,
-                "downloaded_bytes": counts.bytes_downloaded,
-                "original_bytes": sum(before for before, _ in sizes),
-                "model_image_bytes": sum(after for _, after in sizes),
-                "distinct_images": len({row.image_sha256 for row in records if row.image_sha256}),
-                "preview": md.preview(
-                    table, ["id_sanpham", "image_format", "image_size_bytes", "quarantine_reason"], store.thumbnail
-                ),
-                "formats": md.bar_chart((row.image_format or "none" for row in records), "Image formats"),
-            },
+            metadata=reports.images(records, table, counts, store.thumbnail),
             checks=[checks.quarantined_share_is_low("most_images_are_usable", failures, len(products))],
         )
 
@@ -233,16 +180,7 @@ def product_images(
     retry_policy=NETWORK_RETRIES,
     code_version=f"prompt {PROMPT_VERSION}, schema {SCHEMA_VERSION}",
     check_specs=checks.specs("qwen_labels", "labels_match_schema", "most_images_are_labeled"),
-    metadata={
-        "dagster/column_schema": md.table_schema(LabeledProduct),
-        "dagster/column_lineage": md.column_lineage(
-            LabeledProduct.model_fields,
-            "product_images",
-            ImagedProduct.model_fields,
-            {name: ["image_sha256"] for name in LABEL_FIELDS}
-            | {"description": ["image_sha256", "id_sanpham", "title", "name_store", "platform"]},
-        ),
-    },
+    metadata=columns.COLUMNS["qwen_labels"],
 )
 def qwen_labels(
     context: dg.AssetExecutionContext,
@@ -266,36 +204,12 @@ def qwen_labels(
         outcomes = dict(labeler.label_all([str(row.image_sha256) for row in products], store.model_jpeg))
         records, failures = labeled_products(products, outcomes, vision_model.description_language)
         table = stage.table(records, LabeledProduct, partial=is_partial(product_images))
-        counts = labeler.counts
         return stage.result(
             table,
             rows_in=len(products),
             rows_out=len(records),
             failures=failures,
-            metadata={
-                "model": model.name,
-                "model_digest": model.digest,
-                "prompt_version": PROMPT_VERSION,
-                "schema_version": SCHEMA_VERSION,
-                "distinct_images": counts.distinct,
-                "ledger_hits": counts.ledger_hits,
-                "model_calls": counts.model_calls,
-                "calls_avoided": max(len(products) - counts.model_calls, 0),
-                "replies_asked_again": counts.reasked,
-                "prompt_tokens": counts.prompt_tokens,
-                "output_tokens": counts.output_tokens,
-                "model_seconds": round(counts.model_seconds, 3),
-                "preview": md.preview(
-                    table, ["id_sanpham", "product_type", "occasion", "main_subject", "text"], store.thumbnail
-                ),
-                "occasions": md.bar_chart(itertools.chain.from_iterable(row.occasion for row in records), "Occasions"),
-                "recipients": md.bar_chart(
-                    itertools.chain.from_iterable(row.image_recipient for row in records), "Recipients"
-                ),
-                "colours": md.bar_chart(
-                    itertools.chain.from_iterable(row.color_aesthetic for row in records), "Colours"
-                ),
-            },
+            metadata=reports.labels(records, table, len(products), model, labeler.counts, store.thumbnail),
             checks=[
                 checks.labels_match_schema(table),
                 checks.quarantined_share_is_low("most_images_are_labeled", failures, len(products)),
@@ -309,15 +223,7 @@ def qwen_labels(
     kinds={"numpy", "parquet"},
     pool="gpu",
     check_specs=checks.specs("clip_vectors", "vectors_are_unit_length"),
-    metadata={
-        "dagster/column_schema": md.table_schema(EmbeddedProduct, md.VECTOR_COLUMNS),
-        "dagster/column_lineage": md.column_lineage(
-            EmbeddedProduct.model_fields,
-            "qwen_labels",
-            LabeledProduct.model_fields,
-            {IMAGE_VECTOR: ["image_sha256"], DESCRIPTION_VECTOR: ["description"], "record_hash": ["row_hash"]},
-        ),
-    },
+    metadata=columns.COLUMNS["clip_vectors"],
 )
 def clip_vectors(
     context: dg.AssetExecutionContext,
@@ -348,13 +254,7 @@ def clip_vectors(
             rows_in=len(products),
             rows_out=len(records),
             failures=failures,
-            metadata={
-                "embedder": cached.identity.key,
-                **{f"embedder_{name}": value for name, value in cached.model_info().items()},
-                "vectors_computed": cached.counts.computed,
-                "vectors_from_cache": cached.counts.cached,
-                "preview": md.preview(table, ["id_sanpham", "title", "description"], store.thumbnail),
-            },
+            metadata=reports.vectors(table, cached, store.thumbnail),
             checks=[checks.vectors_are_unit_length(table, [IMAGE_VECTOR, DESCRIPTION_VECTOR])],
         )
 
@@ -366,13 +266,7 @@ def clip_vectors(
     pool="milvus",
     retry_policy=NETWORK_RETRIES,
     check_specs=checks.specs("milvus_collection", "milvus_holds_every_labeled_product"),
-    metadata={
-        "dagster/column_schema": md.plain_schema(md.SYNC_COLUMNS),
-        "dagster/column_lineage": md.column_lineage(
-            md.SYNC_COLUMNS, "clip_vectors", ["id_sanpham"], {"action": ["record_hash", "date"]}
-        ),
-        "dagster/table_name": SETTINGS.milvus_collection,
-    },
+    metadata=columns.COLUMNS["milvus_collection"],
 )
 def milvus_collection(
     context: dg.AssetExecutionContext,
@@ -403,11 +297,11 @@ def milvus_collection(
         ids = [str(each) for each in clip_vectors["id_sanpham"].to_pylist()]
         held = store.existing(ids)
         return stage.result(
-            md.sync_table(sync),
+            reports.sync_table(sync),
             rows_in=clip_vectors.num_rows,
             rows_out=clip_vectors.num_rows,
             failures={},
-            metadata=md.sync_metadata(sync) | md.collection_metadata(store.state()),
+            metadata=reports.milvus(sync, store.state()),
             checks=[checks.holds_every_product("milvus_holds_every_labeled_product", ids, held)],
         )
 
@@ -418,13 +312,7 @@ def milvus_collection(
     pool="product_database",
     retry_policy=NETWORK_RETRIES,
     check_specs=checks.specs("data_label", "data_label_holds_every_labeled_product"),
-    metadata={
-        "dagster/column_schema": md.plain_schema(md.DATA_LABEL_COLUMNS),
-        "dagster/column_lineage": md.column_lineage(
-            md.DATA_LABEL_COLUMNS, "qwen_labels", LabeledProduct.model_fields, {"date_created": ["date"]}
-        ),
-        "dagster/table_name": "ai_craw.data_label",
-    },
+    metadata=columns.COLUMNS["data_label"],
 )
 def data_label(
     context: dg.AssetExecutionContext,
@@ -455,13 +343,7 @@ def data_label(
             rows_in=len(rows),
             rows_out=len(rows),
             failures={},
-            metadata={
-                "rows_written": counts.written,
-                "rows_unchanged": counts.unchanged,
-                "rows_removed": counts.removed,
-                "rows_restored": len(restored),
-                "preview": md.preview(qwen_labels, ["id_sanpham", "name_store", "platform", "description"]),
-            },
+            metadata=reports.data_label(qwen_labels, counts, len(restored)),
             checks=[checks.holds_every_product("data_label_holds_every_labeled_product", ids, held)],
         )
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import dagster as dg
 
+from labeling_assets.defs.products import columns
 from labeling_assets.products.queries import SOURCE_COLUMNS
-from labeling_assets.settings import Settings
-
-_settings = Settings.load()
 
 product_marketing_summary = dg.AssetSpec(
-    _settings.source_table.split(".")[-1],
+    columns.SOURCE_NAME,
     group_name="products",
     owners=["team:data-platform"],
     kinds={"postgres"},
     description="Marketing numbers of every product with its image, a row per product and publication. Only read.",
     metadata={
-        "dagster/table_name": _settings.source_table,
+        "dagster/table_name": columns.SETTINGS.source_table,
         "dagster/column_schema": dg.TableSchema([dg.TableColumn(name, kind) for name, kind in SOURCE_COLUMNS.items()]),
     },
 )
