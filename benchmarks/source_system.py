@@ -90,7 +90,8 @@ class SourceSystem:
         """Work on the rows published in a half-open span of time; returns how many were inserted."""
         self._prepare()
         with self._engine.connect() as connection:
-            crawled = connection.execute(sa.text(CRAWL), {"start": start, "end": end}).mappings().all()
+            result = connection.execute(sa.text(CRAWL), {"start": start, "end": end})
+            crawled = [dict(row) for row in result.mappings()]
         existing = self._existing([row["product_id"] for row in crawled])
         new = [row for row in crawled if row["product_id"] not in existing]
         records = (self._embedded(row, self._label(row["image"])) for row in new)
@@ -171,7 +172,7 @@ class SourceSystem:
     def _download(self, url: str) -> Image.Image:
         response = self._http.get(url, headers={"User-Agent": "Mozilla/5.0"})
         response.raise_for_status()
-        image = Image.open(io.BytesIO(response.content))
+        image: Image.Image = Image.open(io.BytesIO(response.content))
         if image.mode in ("RGBA", "LA", "P"):
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

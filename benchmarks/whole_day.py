@@ -1,9 +1,9 @@
 """A whole day, from the source table to a searchable collection, against the loop of the source system.
 
-Ours is what `labeling run` does: a run of `products_job` in Dagster with its storage in PostgreSQL, seven assets, labels
-kept in the ledger, checks. The baseline is `source_system.py`. Both work on the same rows with the same model server,
-image host, PostgreSQL and Milvus, and begin each round with nothing done; both must end with the same products in
-Milvus.
+Ours is what `labeling run` does: a run of `products_job` in Dagster with its storage in PostgreSQL, seven assets, their
+checks, and every label in the ledger. The baseline is `source_system.py`. Both work on the same rows with the same model
+server, image host, PostgreSQL and Milvus, and begin each round with nothing done; both must end with the same products
+in Milvus.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from labeling_assets.services.embedding.embedded import EmbeddedEmbedder
 from labeling_assets.settings import PREFIX, Settings
 from labeling_assets_tests.standins.process import ollama_process
 
-PRODUCTS = 120
+PRODUCTS = 240
 IMAGE_REUSE = 0.25
 """Share of products with a picture of the common stock: what the demo catalogue has by default."""
 SLOTS = 4
 LATENCY_MS = 200
-IMAGE_LATENCY_MS = 15
+IMAGE_LATENCY_MS = 20
 ROUNDS = 3
 GOAL = 5.0
 MODEL = "qwen2.5vl:latest"

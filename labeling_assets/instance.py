@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+from dagster_postgres.utils import DagsterPostgresException
 
 from labeling_assets.embedded import stack
 from labeling_assets.embedded.lock import ProcessId
-from labeling_assets.errors import ConfigurationError
+from labeling_assets.errors import ConfigurationError, ServiceUnavailableError
 from labeling_assets.services.postgres import advisory_lock, create_engine, migrate
 from labeling_assets.settings import PREFIX, Settings
 
@@ -46,13 +49,30 @@ def prepare(settings: Settings) -> Settings:
     try:
         migrate(engine)
         # Dagster makes tables and pools when first used, and two runs that do so at once fail.
-        with advisory_lock(engine, "dagster.storage"), dg.DagsterInstance.get() as instance:
+        with advisory_lock(engine, "dagster.storage"), dagster_instance() as instance:
             storage = instance.event_log_storage
             for pool in set(POOLS) - {known.name for known in storage.get_pool_limits()}:
                 storage.set_concurrency_slots(pool, 1)
     finally:
         engine.dispose()
     return settings
+
+
+@contextlib.contextmanager
+def dagster_instance() -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of DAGSTER_HOME.
+
+    Raises:
+        ServiceUnavailableError: Its database does not answer.
+    """
+    try:
+        instance = dg.DagsterInstance.get()
+    except DagsterPostgresException as error:
+        raise ServiceUnavailableError(
+            "The database of Dagster's storage does not answer.", "Check LABELING_DAGSTER_POSTGRES_URL."
+        ) from error
+    with instance:
+        yield instance
 
 
 def environment(settings: Settings) -> dict[str, str]:

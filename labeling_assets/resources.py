@@ -136,7 +136,12 @@ class ParquetIOManager(dg.UPathIOManager):
 
     def load_from_path(self, context: dg.InputContext, path: UPath) -> pa.Table:  # noqa: ARG002 - inherited
         """Read the table of a day."""
-        return read_table(path)
+        try:
+            return read_table(path)
+        except FileNotFoundError as error:
+            raise dg.Failure(
+                f"{path} does not exist. Materialize {path.parent.name} of that day first.", allow_retries=False
+            ) from error
 
 
 class ParquetIOManagerFactory(dg.ConfigurableIOManagerFactory[ParquetIOManager]):

@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import functools
+import itertools
 import json
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from upath import UPath
 
 from labeling_assets import instance as dagster_instance
 from labeling_assets.definitions import build_defs
@@ -27,11 +28,13 @@ from labeling_assets.errors import ConfigurationError
 from labeling_assets.metadata import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED, SECONDS
 from labeling_assets.services.connect import Services
 from labeling_assets.services.day_tables import EXTENSION, read_table
+from labeling_assets.services.images.files import open_root
 from labeling_assets.services.quarantine import Quarantine
 from labeling_assets.settings import Settings
 
 JOB_NAME = "products_job"
 WATCH_SECONDS = 0.5
+TICKS_BETWEEN_SWEEPS = 10
 STAGES = (
     "raw_products",
     "deduped_products",
@@ -129,20 +132,50 @@ def run_days(
         for day in days:
             run_id = str(uuid.uuid4())
             with _watched(instance, run_id, functools.partial(on_stage, day)):
-                result = _run_day(job, instance, run_id, day, limit)
+                result = _interruptible(
+                    instance, run_id, functools.partial(_run_day, job, instance, run_id, day, limit)
+                )
             results.append(result)
             on_day(result)
     return results
 
 
+def _interruptible(instance: dg.DagsterInstance, run_id: str, run: Callable[[], DayResult]) -> DayResult:
+    """Run in a thread of its own, so that Ctrl+C ends it at once, also where it waits for a pool.
+
+    Dagster keeps Ctrl+C from the main thread's runs until a step ends. Stopping in the middle is what kill -9 does too:
+    what was finished is kept. The thread cannot be ended, so the caller has to leave the process.
+    """
+    outcome: Future[DayResult] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(run())
+        except BaseException as error:  # noqa: BLE001 - handed on to the caller
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, daemon=True, name="run").start()
+    try:
+        return outcome.result()
+    except KeyboardInterrupt:
+        if (record := instance.get_run_by_id(run_id)) and not record.is_finished:
+            instance.report_run_canceled(record, "Stopped by Ctrl+C. What was finished is kept; run the day again.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+        raise
+
+
 @contextlib.contextmanager
 def _watched(instance: dg.DagsterInstance, run_id: str, on_stage: Callable[[str], None]) -> Iterator[None]:
-    """Tell of each stage of a run as it begins, until the block ends."""
+    """Tell of each stage of a run as it begins, and end runs of killed processes for whose pools it may wait."""
     has_ended = threading.Event()
 
     def watch() -> None:
         seen: set[str] = set()
-        while not has_ended.wait(WATCH_SECONDS):
+        for tick in itertools.count(1):
+            if has_ended.wait(WATCH_SECONDS):
+                return
+            if tick % TICKS_BETWEEN_SWEEPS == 0:
+                dagster_instance.end_abandoned_runs(instance)
             for step in instance.get_run_step_stats(run_id):
                 if step.step_key not in seen:
                     seen.add(step.step_key)
@@ -231,7 +264,7 @@ def statistics(settings: Settings, results: Sequence[DayResult]) -> RunStatistic
 def _inserted_ids(settings: Settings, result: DayResult) -> list[str]:
     if "milvus_collection" not in result.stages:
         return []
-    table = read_table(UPath(settings.storage_root) / "milvus_collection" / f"{result.day}{EXTENSION}")
+    table = read_table(open_root(settings.storage_root) / "milvus_collection" / f"{result.day}{EXTENSION}")
     return [row["id_sanpham"] for row in table.to_pylist() if row["action"] == "new"]
 
 

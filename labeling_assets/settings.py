@@ -54,7 +54,9 @@ class Settings(BaseSettings):
     milvus_uri: str | None = Field(None, description="Milvus address, `http://host:19530`; unset: the embedded server.")
     milvus_token: SecretStr | None = Field(None, description="Milvus token, `user:password` or an API key.")
     milvus_collection: str = Field(
-        "product_collection_v4", pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,200}$", description="Alias that readers search."
+        "product_collection_v4",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,200}$",
+        description="Name of the collection; readers use its alias `<name>_live`.",
     )
     milvus_index: Literal["auto", "FLAT", "IVF_FLAT", "HNSW"] = Field(
         "auto", description="Index of both vector fields; auto: FLAT on Milvus Lite, IVF_FLAT on a server."
@@ -96,6 +98,20 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("storage")
+    @classmethod
+    def _absolute_folder(cls, value: str | None) -> str | None:
+        """A folder means the same to every process, whatever its working folder is."""
+        return value if value is None or "://" in value else str(Path(value).expanduser().absolute())
+
+    @field_validator("ollama_hosts", "openai_base_url")
+    @classmethod
+    def _without_credentials(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any("@" in host for host in value):
+            msg = "an address with user or password would be shown in the UI"
+            raise ValueError(msg)
         return value
 
     @field_validator("ollama_hosts")

@@ -45,6 +45,8 @@ def test_every_setting_has_a_description() -> None:
         ("DESCRIPTION_LANGUAGE", "fr"),
         ("DEVICE", "quantum"),
         ("OLLAMA_HOSTS", " , "),
+        ("OLLAMA_HOSTS", "http://user:secret@host:11434"),
+        ("OPENAI_BASE_URL", "http://user:secret@host/v1"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_variable(
@@ -55,6 +57,13 @@ def test_a_wrong_value_is_one_line_that_names_the_variable(
         Settings.load()
     assert PREFIX + name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_relative_storage_means_the_same_folder_to_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELING_STORAGE", "data")
+    assert Settings.load().storage_root == str(Path.cwd() / "data")
+    monkeypatch.setenv("LABELING_STORAGE", "s3://bucket/data")
+    assert Settings.load().storage_root == "s3://bucket/data"
 
 
 def test_lists_are_comma_separated(monkeypatch: pytest.MonkeyPatch) -> None:

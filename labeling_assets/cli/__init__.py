@@ -8,6 +8,7 @@ Each module of this package holds the commands of one purpose. Commands load wha
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 
@@ -34,9 +35,13 @@ class Group(click.Group):
         except LabelingError as error:
             output(is_error=True).print(f"[red]Error:[/] {escape(str(error))}", soft_wrap=True)
             sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+        except OSError as error:
+            output(is_error=True).print(f"[red]Error:[/] {escape(str(error))}.", soft_wrap=True)
+            sys.exit(1)
         except KeyboardInterrupt:
             output(is_error=True).print("Stopped. What was finished is kept.")
-            sys.exit(130)
+            sys.stdout.flush()
+            os._exit(130)  # threads at work do not hold the process; what they do is safe to cut off
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import click
 
 from labeling_assets.cli.output import output
+from labeling_assets.embedded.launcher import PR_SET_PDEATHSIG
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.settings import Settings
 
@@ -34,7 +36,7 @@ def dev(host: str, port: int) -> None:
     from labeling_assets import instance as dagster_instance
 
     settings = dagster_instance.prepare(Settings.load())
-    with _only_one(dagster_instance.dagster_home(settings)):
+    with _only_one(dagster_instance.dagster_home(settings)) as lock:
         with dg.DagsterInstance.get() as instance:
             ended = dagster_instance.end_abandoned_runs(instance, is_boot=True)
         console = output()
@@ -43,13 +45,13 @@ def dev(host: str, port: int) -> None:
         workspace = dagster_instance.PROJECT_FOLDER / "workspace.yaml"
         command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
         console.print(f"Dagster UI: http://{host}:{port} (Ctrl+C stops it)")
-        code = _run_until_stopped(command)
+        code = _run_until_stopped(command, lock)
     sys.exit(code)
 
 
 @contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the lock of the home's UI: two daemons on one instance would launch every run twice."""
+def _only_one(folder: Path) -> Iterator[int]:
+    """Hold the lock of the home's UI, an open file: two daemons on one instance would launch every run twice."""
     with (folder / "dev.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,21 +59,28 @@ def _only_one(folder: Path) -> Iterator[None]:
             raise ConfigurationError(
                 f"The UI of {folder.parent} is up already.", "Stop the other `labeling dev` first."
             ) from None
-        yield
+        yield file.fileno()
 
 
-def _run_until_stopped(command: list[str]) -> int:
-    """Run a child in a session of its own and pass SIGINT and SIGTERM on to it once.
+def _run_until_stopped(command: list[str], lock: int) -> int:
+    """Run a child in a session of its own and pass on to it once that we are to stop.
 
-    A shell that starts us in the background leaves SIGINT ignored, and Dagster maps SIGTERM to SIGINT's handler; so the
-    child gets the default handler back.
+    The child shares the lock, and is told to stop where we are killed. A shell that starts us in the background leaves
+    SIGINT ignored, and Dagster maps SIGTERM to SIGINT's handler; so the child gets the default handler back.
     """
+
+    def prepare_child() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
     process = subprocess.Popen(
         command,
         cwd="/",
         env=os.environ | {"PYTHONWARNINGS": "ignore"},
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        pass_fds=(lock,),
+        preexec_fn=prepare_child,
     )
     stopping = False
 
@@ -81,8 +90,8 @@ def _run_until_stopped(command: list[str]) -> int:
             stopping = True
             process.send_signal(signal.SIGTERM)
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     while True:
         try:
             code = process.wait(timeout=STOP_SECONDS if stopping else 1)

@@ -46,12 +46,15 @@ def doctor(*, as_json: bool) -> None:
 def examine(settings: Settings) -> list[Finding]:
     """Test one system after the other; a failing one does not hide the next."""
     from labeling_assets import instance
+    from labeling_assets.embedded import stack
     from labeling_assets.services.connect import Services
 
+    findings = []
     try:
         settings = instance.prepare(settings)
     except LabelingError as error:
-        return [Finding("services", is_ok=False, details=error.message, remedy=error.remedy)]
+        findings.append(Finding("services", is_ok=False, details=error.message, remedy=error.remedy))
+        settings = stack.addresses(settings)
     services = Services(settings)
     tests: dict[str, Callable[[], str]] = {
         "source table": lambda: _source_table(services, settings),
@@ -61,7 +64,7 @@ def examine(settings: Settings) -> list[Finding]:
         "embedder": lambda: ", ".join(f"{name} {value}" for name, value in services.embedder.model_info().items()),
         "Milvus": lambda: _milvus(services),
     }
-    return [_finding(name, test) for name, test in tests.items()]
+    return findings + [_finding(name, test) for name, test in tests.items()]
 
 
 def _finding(name: str, test: Callable[[], str]) -> Finding:
@@ -104,9 +107,9 @@ def _dagster_storage() -> str:
 
 
 def _storage(settings: Settings) -> str:
-    from upath import UPath
+    from labeling_assets.services.images.files import open_root
 
-    probe = UPath(settings.storage_root) / ".doctor"
+    probe = open_root(settings.storage_root) / ".doctor"
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"doctor")

@@ -32,7 +32,7 @@ def list_rows(day: dt.datetime | None, stage: str | None, *, retryable: bool, li
     """List the rows in quarantine, newest day first; ids are shown as Python strings, since they may hold anything."""
     table = _quarantine()
     rows = table.find(day=day and day.date(), stage=stage, can_retry=True if retryable else None, limit=limit)
-    total = sum(table.counts(day.date() if day else None).values())
+    total = len(table.find(day=day and day.date(), stage=stage, can_retry=True if retryable else None))
     console = output()
     if not rows:
         console.print("Nothing is in quarantine." if not total else "No row matches.")

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from labeling_assets.cli.output import output, plain_table
+from labeling_assets.errors import ConfigurationError
 from labeling_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def run(start: dt.datetime, end: dt.datetime, limit: int | None, json_path: Path
     """
     from labeling_assets import instance, runs
 
+    if json_path and not json_path.parent.is_dir():
+        raise ConfigurationError(f"--json: {json_path.parent} is no folder.", "Make it first.")
     settings = instance.prepare(Settings.load())
     days = runs.known_days(settings, start.date(), end.date())
     statistics = materialize(settings, days, limit)

@@ -45,10 +45,11 @@ def compare(products: Mapping[str, tuple[RawProduct, int]], stored: Mapping[str,
 
 
 def product_status(row: RawProduct, stored: Stored | None) -> ProductStatus:
-    """`new` when Milvus does not hold the id, unchanged when it holds this very row, changed otherwise."""
+    """`new` when Milvus lacks the id; `unchanged` when it holds this row, or one of a newer day; else `changed`."""
     if stored is None:
         return "new"
-    return "unchanged" if (stored.row_hash, stored.date) == (row.row_hash, row.date) else "changed"
+    is_current = stored.date > row.date or (stored.row_hash, stored.date) == (row.row_hash, row.date)
+    return "unchanged" if is_current else "changed"
 
 
 def _rank(row: RawProduct) -> tuple[dt.datetime, int, str]:

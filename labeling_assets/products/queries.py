@@ -15,13 +15,13 @@ SOURCE_COLUMNS: dict[str, str] = {
     "store": "text",
     "gp_code": "text",
     "link": "text",
-    "spend": "double precision",
-    "clicks": "bigint",
-    "unique_clicks": "bigint",
-    "unique_atc": "bigint",
-    "impression": "bigint",
-    "reach": "bigint",
-    "quantity": "bigint",
+    "spend": "numeric",
+    "clicks": "numeric",
+    "unique_clicks": "numeric",
+    "unique_atc": "numeric",
+    "impression": "numeric",
+    "reach": "numeric",
+    "quantity": "numeric",
 }
 _IN_DAY = "published_at >= :start and published_at < :end"
 _HAS_IMAGE = r"image ~ '\S'"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -22,6 +23,9 @@ from labeling_assets.products.vectors import MAX_ID_BYTES, MAX_TEXT_BYTES, MAX_T
 LIKE_SHARE = (0.01, 0.06)
 COMMENT_SHARE = (0.001, 0.011)
 SHARE_SHARE = (0.0005, 0.0055)
+NUMBERS = ("spend", "clicks", "unique_clicks", "unique_atc", "impression", "reach", "quantity")
+MAX_NUMBER = 2**62
+"""Well inside 64 bits, which Parquet and Milvus give to an integer."""
 
 
 def raw_products(
@@ -48,8 +52,8 @@ def raw_product(row: Mapping[str, Any], zone: ZoneInfo) -> RawProduct:
     Raises:
         InvalidRowError: A value cannot be stored: too long, not finite, or beyond 64 bits.
     """
-    values = {name: row[name] for name in SOURCE_COLUMNS}
-    check_row(values)
+    values = {name: row[name] for name in SOURCE_COLUMNS} | {name: _number(row, name) for name in NUMBERS}
+    check_sizes(values)
     id_sanpham = product_key(values)
     like, comment, share = estimated_engagement(id_sanpham, values["impression"])
     return RawProduct(
@@ -87,8 +91,8 @@ def estimated_engagement(id_sanpham: str, impression: int | None) -> tuple[int, 
     return counts[0], counts[1], counts[2]
 
 
-def check_row(row: Mapping[str, Any]) -> None:
-    """Refuse values that no later stage can store.
+def check_sizes(row: Mapping[str, Any]) -> None:
+    """Refuse texts that no later stage can store.
 
     Raises:
         InvalidRowError: Names the column, its size and the limit.
@@ -105,17 +109,24 @@ def check_row(row: Mapping[str, Any]) -> None:
         size = len((row[name] or "").encode())
         if size > limit:
             raise InvalidRowError(f"{name} has {size} bytes; the limit is {limit}.", "Shorten it in the source.")
-    spend = row["spend"]
-    if spend is not None and not math.isfinite(spend):
-        raise InvalidRowError(f"spend is {spend}, which is no number.", "Correct it in the source.")
+
+
+def _number(row: Mapping[str, Any], name: str) -> float | int | None:
+    """A number of the row: spend as float, the counters as integers, fractions cut off."""
+    value = row[name]
+    if value is None:
+        return None
+    if not math.isfinite(value) or abs(value) > MAX_NUMBER:
+        raise InvalidRowError(f"{name} is {value}, which cannot be stored.", "Correct it in the source.")
+    return float(value) if name == "spend" else int(value)
 
 
 def _failure_key(row: Mapping[str, Any], taken: Collection[str]) -> str:
-    """The product's key, cut where it is too long, and told apart from other failing rows of the product."""
+    """The product's key, cut where it is too long, and numbered where the product has failed before."""
     key = product_key(row)
     if len(key.encode()) > MAX_ID_BYTES:
         key = f"{key[:40]}… sha256 {_sha256({'id': key})[:16]}"
-    return key if key not in taken else f"{key} row {_sha256({name: row[name] for name in SOURCE_COLUMNS})[:16]}"
+    return key if key not in taken else next(f"{key} #{n}" for n in itertools.count(2) if f"{key} #{n}" not in taken)
 
 
 def _text(value: str | None) -> str:

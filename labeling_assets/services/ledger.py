@@ -67,7 +67,7 @@ class LedgerEntry:
         classes = {error_class.__name__: error_class for error_class in LabelError.__subclasses__()}
         return classes.get(self.error_class or "", LabelError)(
             self.error_message or "the model gave no usable label",
-            "The reason is remembered; `labeling quarantine retry` asks the model again.",
+            "The reason is remembered; `labeling quarantine retry --all` asks the model again.",
         )
 
 

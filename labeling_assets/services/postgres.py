@@ -70,8 +70,12 @@ def normalised_url(url: str) -> sa.URL:
     """
     try:
         parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
         parsed = None
+    if parsed is not None and "@" in (parsed.host or ""):
+        raise ConfigurationError(
+            "A PostgreSQL URL has more than one @.", "Write an @ in the password as %40, and other special signs alike."
+        )
     if parsed is None or parsed.drivername.split("+")[0] not in {"postgres", "postgresql"}:
         raise ConfigurationError(
             "A PostgreSQL URL cannot be read.", "It must look like postgresql://user:password@host:5432/database."
@@ -95,6 +99,8 @@ def database_errors(what: str) -> Iterator[None]:
             raise ConfigurationError(f"{what}: {reason}.", "Check LABELING_POSTGRES_URL.") from error
         if isinstance(error, sa.exc.ProgrammingError):
             raise ConfigurationError(f"{what}: {reason}.", "Run `labeling doctor`.") from error
+        if isinstance(error, sa.exc.DataError | sa.exc.NotSupportedError):
+            raise ConfigurationError(f"{what}: {reason}.", "Correct the value or the type in the database.") from error
         if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated:
             raise ServiceUnavailableError(
                 f"{what}: {reason}.", "Is the server of LABELING_POSTGRES_URL up? `labeling doctor` tells."

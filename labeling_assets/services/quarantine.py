@@ -6,7 +6,7 @@ Each stage reports its failures of a day once, at its end; what it does not repo
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -41,8 +41,21 @@ class Quarantine:
         self._engine = engine
 
     @waits_out_outages
-    def report(self, day: dt.date, stage: str, failures: Mapping[str, RowError]) -> None:
-        """Replace what the stage said of the day: failures are counted up, all else leaves the quarantine."""
+    def report(
+        self,
+        day: dt.date,
+        stage: str,
+        failures: Mapping[str, RowError],
+        processed: Collection[str] | None = None,
+    ) -> None:
+        """Replace what the stage said of the day: failures are counted up, all else leaves the quarantine.
+
+        Args:
+            day: The business day.
+            stage: Name of the asset.
+            failures: Error by product.
+            processed: Where only a part of the day was processed, the products of that part; no other row leaves.
+        """
         rows = [
             {
                 "product_id": product_id,
@@ -60,6 +73,8 @@ class Quarantine:
             quarantine.c.stage == stage,
             quarantine.c.product_id != sa.all_(sa.literal(list(failures), sa.ARRAY(sa.Text))),
         )
+        if processed is not None:
+            gone = gone.where(quarantine.c.product_id == sa.any_(sa.literal(list(processed), sa.ARRAY(sa.Text))))
         with database_errors("The quarantine cannot be written"), self._engine.begin() as connection:
             connection.execute(gone)
             for start in range(0, len(rows), BATCH_ROWS):

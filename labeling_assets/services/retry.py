@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from upath import UPath
-
 from labeling_assets.services.connect import Services
 from labeling_assets.services.day_tables import EXTENSION, read_table
+from labeling_assets.services.images.files import open_root
 from labeling_assets.services.ledger import LabelLedger
 from labeling_assets.services.quarantine import QuarantinedRow
 from labeling_assets.settings import Settings
@@ -25,7 +24,7 @@ def forget_outcomes(settings: Settings, rows: Sequence[QuarantinedRow]) -> None:
     services = Services(settings)
     urls, shas = set(), set()
     for day in sorted({row.day for row in rows}):
-        path = UPath(settings.storage_root) / IMAGE_STAGE / f"{day}{EXTENSION}"
+        path = open_root(settings.storage_root) / IMAGE_STAGE / f"{day}{EXTENSION}"
         if not path.exists():
             continue
         ids = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+import dagster as dg
 import numpy as np
 import pytest
 import sqlalchemy as sa
@@ -177,6 +178,63 @@ def test_a_product_whose_image_broke_leaves_milvus_and_says_why(world: World) ->
     world.run(DAY)
     assert world.milvus() == {}
     assert world.quarantine()["a"].error_class == "InvalidImageError"
+
+
+def test_an_outage_of_the_image_host_takes_nothing_away(world: World) -> None:
+    url = world.add("a", DAY)
+    world.run(DAY)
+    before = world.milvus()
+    world.images.add(url.partition(str(world.images.port))[2], status(503, Retry_After="0"))
+    run = world.run(DAY)
+    assert run.value("product_images", "images_served_stale") == 1
+    assert world.milvus() == before
+    assert world.quarantine() == {}
+
+
+def test_a_product_that_may_succeed_later_stays_in_the_stores_meanwhile(world: World) -> None:
+    world.add("a", DAY)
+    world.add("b", DAY)
+    world.run(DAY)
+    busy = world.images.add("/busy.jpg", status(503, Retry_After="0"))
+    world.sql(f"update {TABLE} set image = :url where product_id = 'a'", url=busy)
+    run = world.run(DAY)
+    assert run.value("product_images", "rows_quarantined") == 1
+    assert world.quarantine()["a"].can_retry
+    assert set(world.milvus()) == set(world.data_label()) == {"a", "b"}
+    world.sql(f"delete from {TABLE} where product_id = 'a'")
+    world.run(DAY)
+    world.agrees(ids("b"))
+
+
+def test_a_limited_run_lets_no_other_row_out_of_the_quarantine(world: World) -> None:
+    world.add("gone", DAY, world.images.add("/gone.jpg", status(404)), seconds=1)
+    world.add("newest", DAY, seconds=2)
+    world.run(DAY)
+    world.run(DAY, config={"ops": {"raw_products": {"config": {"limit": 1}}}})
+    assert set(world.quarantine()) == {"gone"}
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e30"])
+def test_a_number_that_cannot_be_stored_costs_one_row_not_the_day(world: World, number: str) -> None:
+    world.add("good", DAY)
+    world.add("bad", DAY)
+    world.sql(f"update {TABLE} set impression = '{number}' where product_id = 'bad'")
+    run = world.run(DAY)
+    assert run.is_success, run.failure
+    assert "impression" in world.quarantine()["bad"].message
+    world.agrees(ids("good"))
+
+
+def test_an_asset_without_its_input_names_what_to_materialize_first(world: World) -> None:
+    job = build_defs().resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        partition_key=str(DAY),
+        instance=world.instance,
+        asset_selection=[dg.AssetKey("milvus_collection")],
+        raise_on_error=False,
+    )
+    (failure,) = result.get_step_failure_events()
+    assert "Materialize clip_vectors of that day first" in str(failure.step_failure_data)
 
 
 def test_a_missing_model_fails_the_step_with_the_command_that_mends_it(

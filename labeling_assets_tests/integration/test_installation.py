@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,6 +169,17 @@ def test_a_failed_day_tells_its_cause_and_exits_with_one(installation: Installat
     assert "qwen_labels" in result.stdout
     assert "LABELING_OLLAMA_HOSTS" in result.stdout
     assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_ctrl_c_stops_at_once_and_leaves_no_run_behind(installation: Installation, catalogue: Catalogue) -> None:
+    days = catalogue.days
+    run = installation.start("run", "--start", str(days[0]), "--end", str(days[-1]))
+    started = "select count(*) from runs where status = 'STARTED'"
+    while installation.query(started, "DAGSTER_POSTGRES_URL")[0][0] == 0:
+        assert run.poll() is None
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=30) == 130
+    assert installation.query(started, "DAGSTER_POSTGRES_URL")[0][0] == 0
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -63,6 +63,7 @@ def test_a_product_is_new_changed_or_unchanged() -> None:
     assert product_status(row, Stored(row.row_hash, row.date)) == "unchanged"
     assert product_status(row, Stored("other", row.date)) == "changed"
     assert product_status(row, Stored(row.row_hash, row.date - dt.timedelta(days=1))) == "changed"
+    assert product_status(row, Stored("other", row.date + dt.timedelta(days=1))) == "unchanged"
 
 
 @pytest.mark.parametrize("stored", [{}, {"a": Stored("other", NOON.date())}])

@@ -105,11 +105,18 @@ def test_without_impressions_nothing_is_estimated(impression: int | None) -> Non
         ("title", "ü" * 4_097),
         ("spend", float("nan")),
         ("spend", float("inf")),
+        ("clicks", float("nan")),
+        ("reach", 2**63),
     ],
 )
 def test_a_value_that_cannot_be_stored_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(InvalidRowError, match=name):
         raw_product(source_row(**{name: value}), ZONE)
+
+
+def test_identical_refused_rows_are_each_counted() -> None:
+    _, failures = raw_products([source_row(product_id="x" * 5000)] * 5, ZONE)
+    assert len(failures) == 5
 
 
 def test_a_refused_row_does_not_stop_the_others_and_each_is_counted() -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -224,18 +225,31 @@ def test_a_remembered_fault_is_forgotten_on_demand(host: ImageHost, image_store:
     assert fetch(image_store, other)[1].downloaded == 0
 
 
-@pytest.mark.parametrize(
-    ("answer", "error_class"), [(status(503), ImageUnavailableError), (status(404), ImageNotFoundError)]
-)
-def test_a_failure_of_the_host_is_not_remembered_and_forgets_nothing(
-    answer, error_class: type[ImageError], host: ImageHost, image_store: ImageStore
+def test_an_image_that_is_gone_from_the_host_is_forgotten_only_when_something_else_comes(
+    host: ImageHost, image_store: ImageStore
 ) -> None:
     url = host.add("/a.jpg", with_etag(jpeg()))
     fetch_image(image_store, url)
-    host.add("/a.jpg", answer)
-    assert type(fetch(image_store, url)[0][url]) is error_class
+    host.add("/a.jpg", status(404))
+    assert type(fetch(image_store, url)[0][url]) is ImageNotFoundError
     host.add("/a.jpg", with_etag(jpeg()))
     assert not fetch_image(image_store, url).is_downloaded
+
+
+def test_an_outage_of_the_host_is_bridged_by_the_store(host: ImageHost, image_store: ImageStore) -> None:
+    url = host.add("/a.jpg", with_etag(jpeg()))
+    before = fetch_image(image_store, url)
+    host.add("/a.jpg", status(503))
+    results, counts = fetch(image_store, url)
+    assert results[url] == replace(before, is_downloaded=False)
+    assert (counts.stale, counts.not_modified, counts.failed) == (1, 0, 0)
+
+
+def test_an_outage_of_the_host_fails_an_image_that_the_store_does_not_have(
+    host: ImageHost, image_store: ImageStore
+) -> None:
+    url = host.add("/a.jpg", status(503))
+    assert type(fetch(image_store, url)[0][url]) is ImageUnavailableError
 
 
 def test_one_failing_image_affects_no_other(host: ImageHost, image_store: ImageStore) -> None:

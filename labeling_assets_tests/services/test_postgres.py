@@ -110,7 +110,10 @@ def test_every_spelling_of_a_url_gets_the_same_driver(url: str) -> None:
     assert normalised_url(url).drivername == "postgresql+psycopg2"
 
 
-@pytest.mark.parametrize("url", ["mysql://user:hunter2@h/d", "hunter2", ""])
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://user:hunter2@h/d", "hunter2", "", "postgresql://u:abc@hunter2@h/d", "postgresql://u:hunter2@h:port/d"],
+)
 def test_a_url_of_something_else_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         normalised_url(url)

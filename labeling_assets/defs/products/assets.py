@@ -222,6 +222,7 @@ def qwen_labels(
     dagster_type=TABLE,
     kinds={"numpy", "parquet"},
     pool="gpu",
+    retry_policy=NETWORK_RETRIES,
     check_specs=checks.specs("clip_vectors", "vectors_are_unit_length"),
     metadata=columns.COLUMNS["clip_vectors"],
 )
@@ -293,6 +294,7 @@ def milvus_collection(
             milvus_records(clip_vectors),
             find_elsewhere=lambda ids: _records_elsewhere(storage, stage, ids),
             is_partial=is_partial(clip_vectors),
+            keep=stage.waiting_for_retry(),
         )
         ids = [str(each) for each in clip_vectors["id_sanpham"].to_pylist()]
         held = store.existing(ids)
@@ -333,7 +335,7 @@ def data_label(
         rows = data_label_rows(qwen_labels)
         ids = [row["id_sanpham"] for row in rows]
         partial = is_partial(qwen_labels)
-        leaving = [] if partial else database.data_label_ids_leaving(stage.day, ids)
+        leaving = [] if partial else database.data_label_ids_leaving(stage.day, [*ids, *stage.waiting_for_retry()])
         elsewhere = storage.newest_elsewhere("qwen_labels", stage.day, leaving)
         restored = data_label_rows(elsewhere) if elsewhere is not None else []
         counts = database.sync_data_label(stage.day, rows, restored, leaving)

@@ -52,6 +52,7 @@ def images(
         "distinct_urls": counts.urls,
         "images_downloaded": counts.downloaded,
         "images_not_modified": counts.not_modified,
+        "images_served_stale": counts.stale,
         "downloaded_bytes": counts.bytes_downloaded,
         "original_bytes": sum(row.image_size_bytes or 0 for row in records),
         "model_image_bytes": sum(row.model_image_size_bytes or 0 for row in records),

@@ -17,7 +17,7 @@ from labeling_assets.failures import as_dagster_failure
 from labeling_assets.metadata import bar_chart, stage_metadata
 from labeling_assets.products.records import to_table
 from labeling_assets.resources import ProductDatabaseResource
-from labeling_assets.services.day_tables import mark_partial
+from labeling_assets.services.day_tables import is_partial, mark_partial
 
 if TYPE_CHECKING:
     StageResult = dg.MaterializeResult[Any]
@@ -52,6 +52,10 @@ class Stage:
         """The stage's rows as a table that remembers whether the day's crawl was limited."""
         return mark_partial(to_table(records, model), partial=partial)
 
+    def waiting_for_retry(self) -> set[str]:
+        """Products of the day that failed in any stage and may succeed later; what the stores have of them stays."""
+        return {row.product_id for row in self._quarantine.quarantine().find(day=self.day, can_retry=True)}
+
     def result(
         self,
         value: pa.Table | None,
@@ -63,7 +67,8 @@ class Stage:
         checks: Sequence[dg.AssetCheckResult] = (),
     ) -> StageResult:
         """Report the failures to the quarantine and give Dagster the table, its metadata and its checks."""
-        self._quarantine.quarantine().report(self.day, self.name, failures)
+        processed = {*value["id_sanpham"].to_pylist(), *failures} if value is not None and is_partial(value) else None
+        self._quarantine.quarantine().report(self.day, self.name, failures, processed)
         for id_sanpham, error in list(failures.items())[:5]:
             self._log.warning("%r is in quarantine: %s: %s", id_sanpham, type(error).__name__, error)
         seconds = time.monotonic() - self._started

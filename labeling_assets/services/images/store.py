@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 import sqlalchemy as sa
 from PIL import Image
 
-from labeling_assets.errors import ImageError
+from labeling_assets.errors import ImageError, ImageUnavailableError
 from labeling_assets.products.images import ImageFacts, StoredImage
 from labeling_assets.services.images.decoding import decode, thumbnail
 from labeling_assets.services.images.fetcher import ImageFetcher, NotModified, Validators
@@ -35,6 +35,7 @@ class FetchCounts:
         urls: Distinct URLs finished.
         downloaded: Of these, bodies taken from the network.
         not_modified: Of these, answers that the content is unchanged.
+        stale: Of these, not answered by the host and served from the store.
         failed: Of these, without a usable image, whether or not a body was taken.
         retries: Attempts beyond the first.
         bytes_downloaded: Size of the bodies taken.
@@ -44,6 +45,7 @@ class FetchCounts:
     urls: int = 0
     downloaded: int = 0
     not_modified: int = 0
+    stale: int = 0
     failed: int = 0
     retries: int = 0
     bytes_downloaded: int = 0
@@ -59,6 +61,7 @@ class _Fetch:
     after: Remembered | None = None
     result: StoredImage | ImageError = field(init=False)
     is_not_modified: bool = False
+    is_stale: bool = False
     is_downloaded: bool = False
     retries: int = 0
     bytes_downloaded: int = 0
@@ -180,6 +183,7 @@ class ImageStore:
             counts.urls += 1
             counts.downloaded += fetch.is_downloaded
             counts.not_modified += fetch.is_not_modified
+            counts.stale += fetch.is_stale
             counts.failed += isinstance(fetch.result, ImageError)
             counts.retries += fetch.retries
             counts.bytes_downloaded += fetch.bytes_downloaded
@@ -199,7 +203,14 @@ class ImageStore:
     def _image(self, fetch: _Fetch, cancelled: threading.Event) -> StoredImage:
         """The image of one URL, asked for conditionally where its content is at hand."""
         known = fetch.before if self._is_at_hand(fetch.before) else Remembered()
-        answer = self._fetcher.fetch(fetch.url, known.validators, cancelled=cancelled, on_retry=fetch.count_retry)
+        try:
+            answer = self._fetcher.fetch(fetch.url, known.validators, cancelled=cancelled, on_retry=fetch.count_retry)
+        except ImageUnavailableError:
+            # An outage of the image host takes nothing away that the store has.
+            if known.facts is None:
+                raise
+            fetch.is_stale = True
+            return self._stored(fetch, known.validators, known.sha256, known.facts)
         if isinstance(answer, NotModified):
             fetch.is_not_modified = True
             if known.error is not None:

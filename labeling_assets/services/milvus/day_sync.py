@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -89,19 +89,22 @@ class DaySync:
         self._seen: set[str] = set()
         self.result = SyncResult()
 
-    def run(self, records: Iterable[Record], find_elsewhere: FindElsewhere | None) -> SyncResult:
+    def run(
+        self, records: Iterable[Record], find_elsewhere: FindElsewhere | None, keep: Collection[str] = ()
+    ) -> SyncResult:
         """Write what is new or changed, then restore or remove what left the day, then flush once.
 
         Args:
             records: The day's rows of the collection.
             find_elsewhere: Gives the records that other days have of products, at most one each; None leaves products
                 in Milvus that are not among the records.
+            keep: Products that stay although they are not among the records.
         """
         started = time.monotonic()
         self._held = self._rows.of_day(self._day)
         self._upsert(self._changed(records))
         if find_elsewhere is not None:
-            left = [id_ for id_ in self._held if id_ not in self._seen]
+            left = [id_ for id_ in self._held if id_ not in self._seen and id_ not in keep]
             self._upsert(self._restored(left, find_elsewhere))
             self.result.removed_ids = sorted(set(left) - set(self.result.restored_ids))
             self._rows.remove(self.result.removed_ids)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -157,6 +157,7 @@ class MilvusStore:
         *,
         find_elsewhere: FindElsewhere,
         is_partial: bool = False,
+        keep: Collection[str] = (),
     ) -> SyncResult:
         """Make the day in Milvus equal the day's records.
 
@@ -170,6 +171,7 @@ class MilvusStore:
             batches: Rows of the collection, as `products.vectors.milvus_records` gives them, all of this day.
             find_elsewhere: Gives the records that other days have of some products, the newest of each.
             is_partial: Whether the records are only a part of the day; nothing is removed then.
+            keep: Products that stay although they are not among the records.
 
         Raises:
             ValueError: A record is of another day.
@@ -179,7 +181,7 @@ class MilvusStore:
         self.ensure()
         with self._writer_lock():
             sync = DaySync(self._rows, day, self._identity.key)
-            return sync.run(itertools.chain.from_iterable(batches), None if is_partial else find_elsewhere)
+            return sync.run(itertools.chain.from_iterable(batches), None if is_partial else find_elsewhere, keep)
 
     def search(
         self,
