@@ -1,9 +1,9 @@
 """A whole day, from the source table to a searchable collection, against the loop of the source system.
 
 Ours is what `labeling run` does: a run of `products_job` in Dagster with its storage in PostgreSQL, seven assets, their
-checks, and every label in the ledger. The baseline is `source_system.py`. Both work on the same rows with the same model
-server, image host, PostgreSQL and Milvus, and begin each round with nothing done; both must end with the same products
-in Milvus.
+checks, and every label in the ledger. The baseline is `source_system.py`. Both work on the same rows with the same
+model server, image host, PostgreSQL and Milvus, and begin each round with nothing done; both must end with the same
+products in Milvus.
 """
 
 from __future__ import annotations

@@ -105,7 +105,11 @@ def write_dagster_home(settings: Settings) -> None:
 def process_tags() -> dict[str, str]:
     """Tags that tell which process of which host executes a run."""
     process = ProcessId.current()
-    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: f"{process.pid}@{process.started}"}
+    return {
+        HOST_TAG: socket.gethostname(),
+        PROCESS_TAG: f"{process.pid}@{process.started}",
+        "dagster/max_retries": "0",  # the daemon cannot launch again what it did not launch
+    }
 
 
 def end_abandoned_runs(instance: dg.DagsterInstance, *, is_boot: bool = False) -> list[str]:
@@ -124,8 +128,13 @@ def end_abandoned_runs(instance: dg.DagsterInstance, *, is_boot: bool = False) -
             instance.report_run_failed(
                 run, "The process of this run is gone. What it finished is kept; run the day again."
             )
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             ended.append(run.run_id)
+    # Also those of runs that ended earlier: whoever reported them may have been killed before it came here.
+    storage = instance.event_log_storage
+    for run_id in storage.get_concurrency_run_ids():
+        run_record = instance.get_run_by_id(run_id)
+        if run_record is None or run_record.is_finished:
+            storage.free_concurrency_slots_for_run(run_id)
     return ended
 
 
