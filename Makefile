@@ -34,7 +34,7 @@ check: install ## Lint, types and definitions
 		code=$$?; rm -rf $$home; exit $$code
 
 soak: install ## Kills runs at random moments COUNT times, with real processes
-	@LABELING_TEST_SOAK_COUNT=$(COUNT) $(BIN)/pytest -m soak --timeout 3600
+	@LABELING_TEST_SOAK_COUNT=$(COUNT) $(BIN)/pytest -m soak --timeout 3600 --capture no
 
 browser: install ## The Dagster UI in headless Chromium, which must be installed
 	@$(BIN)/pytest -m browser --timeout 600
