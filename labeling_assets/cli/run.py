@@ -93,6 +93,7 @@ def materialize(settings: Settings, days: Sequence[str], limit: int | None) -> R
         if not result.is_success:
             console.print(f"[red]{result.day} failed:[/] {escape(result.failure)}")
     statistics = runs.statistics(settings, results)
+    console.print(_statistics_table(statistics))
     if statistics.failed_records:
         console.print(_quarantine_summary(statistics))
     return statistics
@@ -130,6 +131,17 @@ def _stage_table(results: Sequence[DayResult]) -> Table:
         sums = [sum(result.value(stage, key) for result in results) for key in keys]
         seconds = sum(float(result.stages.get(stage, {}).get("seconds", 0.0)) for result in results)
         table.add_row(stage, *map(str, sums), f"{seconds:.1f}")
+    return table
+
+
+def _statistics_table(statistics: RunStatistics) -> Table:
+    table = plain_table("Statistics", "name")
+    table.add_column("value", justify="right")
+    for name, value in vars(statistics).items():
+        if isinstance(value, int | float):
+            table.add_row(name, str(value))
+        elif name in ("inserted_ids", "failed_records"):
+            table.add_row(name, f"{len(value)} (listed by --json)")
     return table
 
 

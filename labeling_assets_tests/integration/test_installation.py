@@ -171,6 +171,17 @@ def test_a_failed_day_tells_its_cause_and_exits_with_one(installation: Installat
     assert "Traceback" not in result.stdout + result.stderr
 
 
+def test_the_demo_never_mixes_with_foreign_rows(installation: Installation) -> None:
+    table = "ai_craw.product_marketing_summary"
+    installation.query(
+        f"insert into {table} (product_id, image, published_at) values ('real', 'http://h/a.jpg', now())"
+    )
+    refused = installation.labeling("demo", "--days", str(DAYS), "--products", str(PRODUCTS))
+    installation.query(f"delete from {table} where product_id = 'real'")
+    assert refused.returncode == 2
+    assert "not of the demo" in refused.stderr
+
+
 def test_ctrl_c_stops_at_once_and_leaves_no_run_behind(installation: Installation, catalogue: Catalogue) -> None:
     days = catalogue.days
     run = installation.start("run", "--start", str(days[0]), "--end", str(days[-1]))

@@ -25,7 +25,7 @@ def install_demo(
         The settings with all addresses filled in.
 
     Raises:
-        ConfigurationError: The source table holds rows that are not of the demo.
+        ConfigurationError: The source table or the collection holds what is not of the demo.
         ServiceUnavailableError: A service does not start.
     """
     catalogue = build_catalogue(
@@ -39,10 +39,36 @@ def install_demo(
     try:
         with database_errors(f"{settings.source_table} cannot be filled"):
             _refuse_foreign_rows(engine, settings.source_table)
+            _refuse_foreign_products(settings)
             load_catalogue_rows(engine, catalogue, stack.image_host_url(settings), settings.source_table)
     finally:
         engine.dispose()
     return settings
+
+
+def _refuse_foreign_products(settings: Settings) -> None:
+    """The demo owns its days in Milvus, and would remove what others have indexed for them."""
+    from pymilvus import MilvusClient
+
+    token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
+    client = MilvusClient(str(settings.milvus_uri), token=token)
+    try:
+        if not client.has_collection(settings.milvus_collection):
+            return
+        client.load_collection(settings.milvus_collection)
+        foreign = client.query(
+            settings.milvus_collection,
+            filter=f'not (link_redirect like "{LINK_PREFIX}%")',
+            output_fields=["id_sanpham"],
+            limit=1,
+        )
+    finally:
+        client.close()
+    if foreign:
+        raise ConfigurationError(
+            f"Collection {settings.milvus_collection} holds products that are not of the demo.",
+            "Unset LABELING_MILVUS_URI, or name another LABELING_MILVUS_COLLECTION.",
+        )
 
 
 def _refuse_foreign_rows(engine: sa.Engine, source_table: str) -> None:
