@@ -24,8 +24,8 @@ from labeling_assets.settings import PREFIX, Settings
 from labeling_assets_tests.standins.process import ollama_process
 
 PRODUCTS = 240
-IMAGE_REUSE = 0.25
-"""Share of products with a picture of the common stock: what the demo catalogue has by default."""
+IMAGE_REUSE = float(os.environ.get("LABELING_BENCH_IMAGE_REUSE", "0.5"))
+"""Share of products with a picture of the common stock: one design is sold as many products."""
 SLOTS = 4
 LATENCY_MS = 200
 IMAGE_LATENCY_MS = 20
