@@ -24,6 +24,7 @@ from labeling_assets.settings import PREFIX, Settings
 PROJECT_FOLDER = Path(__file__).parents[1]
 POOLS = ("product_database", "image_host", "vision_model", "gpu", "milvus")
 """Pools of the assets, made with a limit of one step at a time; a limit set in the UI stays."""
+STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, MAX_OVERFLOW = 60_000, 3_600, 20
 HOST_TAG = "labeling/host"
 PROCESS_TAG = "labeling/process"
 CREATED = dg.DagsterRunStatus.NOT_STARTED
@@ -72,6 +73,22 @@ def dagster_instance() -> Iterator[dg.DagsterInstance]:
             "The database of Dagster's storage does not answer.", "Check LABELING_DAGSTER_POSTGRES_URL."
         ) from error
     with instance:
+        yield instance
+
+
+@contextlib.contextmanager
+def pooled_instance() -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance with connections that stay open.
+
+    Dagster's PostgreSQL storage logs in anew for each of the hundreds of statements of a run, unless it is told that it
+    serves a webserver. A connection that a restart of PostgreSQL broke is found before it is used.
+    """
+    with dagster_instance() as instance:
+        instance.optimize_for_webserver(STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, MAX_OVERFLOW)
+        for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
+            engine = getattr(storage, "_engine", None)
+            if engine is not None:
+                engine.pool._pre_ping = True  # noqa: SLF001 - Dagster has no setting for it
         yield instance
 
 

@@ -114,7 +114,7 @@ def run_days(
     days: Iterable[str],
     *,
     limit: int | None = None,
-    on_stage: Callable[[str, str], None] = lambda _day, _stage: None,
+    on_stage: Callable[[str, str], None] | None = None,
     on_day: Callable[[DayResult], None] = lambda _: None,
 ) -> list[DayResult]:
     """Materialize each day in a run of its own; the instance must be prepared (`instance.prepare`).
@@ -127,11 +127,11 @@ def run_days(
     """
     job = build_defs().resolve_job_def(JOB_NAME)
     results = []
-    with dg.DagsterInstance.get() as instance:
+    with dagster_instance.pooled_instance() as instance:
         dagster_instance.end_abandoned_runs(instance)
         for day in days:
             run_id = str(uuid.uuid4())
-            with _watched(instance, run_id, functools.partial(on_stage, day)):
+            with _watched(instance, run_id, functools.partial(on_stage, day) if on_stage else None):
                 result = _interruptible(
                     instance, run_id, functools.partial(_run_day, job, instance, run_id, day, limit)
                 )
@@ -165,7 +165,7 @@ def _interruptible(instance: dg.DagsterInstance, run_id: str, run: Callable[[], 
 
 
 @contextlib.contextmanager
-def _watched(instance: dg.DagsterInstance, run_id: str, on_stage: Callable[[str], None]) -> Iterator[None]:
+def _watched(instance: dg.DagsterInstance, run_id: str, on_stage: Callable[[str], None] | None) -> Iterator[None]:
     """Tell of each stage of a run as it begins, and end runs of killed processes for whose pools it may wait."""
     has_ended = threading.Event()
 
@@ -176,8 +176,8 @@ def _watched(instance: dg.DagsterInstance, run_id: str, on_stage: Callable[[str]
                 return
             if tick % TICKS_BETWEEN_SWEEPS == 0:
                 dagster_instance.end_abandoned_runs(instance)
-            for step in instance.get_run_step_stats(run_id):
-                if step.step_key not in seen:
+            for step in instance.get_run_step_stats(run_id) if on_stage else ():
+                if on_stage and step.step_key not in seen:
                     seen.add(step.step_key)
                     on_stage(step.step_key)
 
