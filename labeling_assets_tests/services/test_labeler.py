@@ -289,8 +289,8 @@ def test_a_server_that_is_not_there_stops_the_step_at_once(ledger):
 
 
 def test_a_server_that_dies_half_way_leaves_every_finished_row_in_the_ledger(ledger):
-    images = Images(30)
-    with OllamaServer(slots=2) as server:
+    images = Images(200)
+    with OllamaServer(slots=2, latency_seconds=0.05) as server:
         model = OllamaVisionModel([server.url], MODEL, 2, 5, first_wait_seconds=0.001)
         labeling = Labeler(model, ledger).label_all(images.shas, images.read)
         done = dict(next(labeling) for _ in range(8))
