@@ -16,7 +16,7 @@ def test_a_collection_with_products_of_others_is_refused(milvus_uri: str) -> Non
     from pymilvus import DataType, MilvusClient
 
     settings = Settings(milvus_uri=milvus_uri, milvus_collection="others", milvus_token=SecretStr(""))
-    with contextlib.closing(MilvusClient(milvus_uri, dedicated=True)) as client:
+    with contextlib.closing(MilvusClient(milvus_uri)) as client:
         install._refuse_foreign_products(settings)
         schema = MilvusClient.create_schema()
         schema.add_field("id_sanpham", DataType.VARCHAR, is_primary=True, max_length=64)

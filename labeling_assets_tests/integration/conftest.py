@@ -62,5 +62,5 @@ def world(
     close_services()
     from pymilvus import MilvusClient
 
-    with contextlib.closing(MilvusClient(milvus_uri, dedicated=True)) as client:
+    with contextlib.closing(MilvusClient(milvus_uri)) as client:
         client.drop_collection(collection)

@@ -101,7 +101,7 @@ class World:
         """Everything in Milvus, by id."""
         from pymilvus import MilvusClient
 
-        with contextlib.closing(MilvusClient(self.milvus_uri, dedicated=True)) as client:
+        with contextlib.closing(MilvusClient(self.milvus_uri)) as client:
             rows = client.query(
                 self.collection,
                 filter='id_sanpham != ""',

@@ -142,7 +142,7 @@ def temporary_store(uri: str, identity: EmbedderIdentity = IDENTITY, index: str 
     name, alias = store.state().physical_name, store.state().alias
     yield store
     store.close()
-    client = MilvusClient(uri, dedicated=True)
+    client = MilvusClient(uri)
     client.drop_alias(alias)
     client.drop_collection(name)
     client.close()

@@ -17,7 +17,7 @@ from labeling_assets.services.milvus.schema import collection_properties, collec
 def client(milvus_uri: str) -> Iterator[Any]:
     from pymilvus import MilvusClient
 
-    client = MilvusClient(milvus_uri, dedicated=True)
+    client = MilvusClient(milvus_uri)
     before = set(client.list_collections())
     yield client
     for name in set(client.list_collections()) - before:

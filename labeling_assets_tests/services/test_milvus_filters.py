@@ -38,7 +38,7 @@ def rows(milvus_uri: str) -> Iterator[ProductRows]:
     yield ProductRows(connection, state.alias)
     connection.close()
     store.close()
-    client = MilvusClient(milvus_uri, dedicated=True)
+    client = MilvusClient(milvus_uri)
     client.drop_collection(state.physical_name)
     client.close()
 

@@ -41,7 +41,7 @@ def store(milvus_uri: str) -> Iterator[MilvusStore]:
         row |= {name: EMBEDDER.embed_query(description) for name in (IMAGE_VECTOR, DESCRIPTION_VECTOR)}
         store.sync_day(day, [[row]], find_elsewhere=lambda _: [])
     yield store
-    client = MilvusClient(milvus_uri, dedicated=True)
+    client = MilvusClient(milvus_uri)
     client.drop_collection(store.state().physical_name)
     client.close()
     store.close()

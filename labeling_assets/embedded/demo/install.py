@@ -51,7 +51,7 @@ def _refuse_foreign_products(settings: Settings) -> None:
     from pymilvus import MilvusClient
 
     token = settings.milvus_token.get_secret_value() if settings.milvus_token else ""
-    client = MilvusClient(str(settings.milvus_uri), token=token, dedicated=True)
+    client = MilvusClient(str(settings.milvus_uri), token=token)
     try:
         if not client.has_collection(settings.milvus_collection):
             return
