@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster_postgres.utils import DagsterPostgresException
 
 from labeling_assets.embedded import stack
@@ -78,12 +79,14 @@ def dagster_instance() -> Iterator[dg.DagsterInstance]:
 
 @contextlib.contextmanager
 def pooled_instance() -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance with connections that stay open.
+    """The Dagster instance for runs in this process: its connections stay open, and it captures no output.
 
+    To capture what a run prints, Dagster would redirect the output of the whole process through four child processes.
     Dagster's PostgreSQL storage logs in anew for each of the hundreds of statements of a run, unless it is told that it
     serves a webserver. A connection that a restart of PostgreSQL broke is found before it is used.
     """
     with dagster_instance() as instance:
+        instance._compute_log_manager = NoOpComputeLogManager()  # noqa: SLF001 - Dagster has no setting for one process
         instance.optimize_for_webserver(STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, MAX_OVERFLOW)
         for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
             engine = getattr(storage, "_engine", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,6 +85,8 @@ def materialize(settings: Settings, days: Sequence[str], limit: int | None) -> R
     from labeling_assets import runs
     from labeling_assets.cli.progress import show_progress
 
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores SIGINT, and Dagster SIGTERM then
+        signal.signal(number, signal.default_int_handler)
     console = output()
     with show_progress(console, days) as progress:
         results = runs.run_days(days, limit=limit, on_stage=progress.stage, on_day=progress.day)

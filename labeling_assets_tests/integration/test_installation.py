@@ -182,13 +182,18 @@ def test_the_demo_never_mixes_with_foreign_rows(installation: Installation) -> N
     assert "not of the demo" in refused.stderr
 
 
-def test_ctrl_c_stops_at_once_and_leaves_no_run_behind(installation: Installation, catalogue: Catalogue) -> None:
+@pytest.mark.parametrize(("inherited", "sent"), [(signal.SIG_DFL, signal.SIGINT), (signal.SIG_IGN, signal.SIGTERM)])
+def test_a_signal_stops_a_run_at_once_and_leaves_none_behind(
+    installation: Installation, catalogue: Catalogue, inherited: signal.Handlers, sent: signal.Signals
+) -> None:
     days = catalogue.days
+    before = signal.signal(signal.SIGINT, inherited)  # a shell's background job inherits SIG_IGN
     run = installation.start("run", "--start", str(days[0]), "--end", str(days[-1]))
+    signal.signal(signal.SIGINT, before)
     started = "select count(*) from runs where status = 'STARTED'"
     while installation.query(started, "DAGSTER_POSTGRES_URL")[0][0] == 0:
         assert run.poll() is None
-    run.send_signal(signal.SIGINT)
+    run.send_signal(sent)
     assert run.wait(timeout=30) == 130
     assert installation.query(started, "DAGSTER_POSTGRES_URL")[0][0] == 0
 
