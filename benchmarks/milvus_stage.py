@@ -11,7 +11,6 @@ import contextlib
 import datetime as dt
 import gc
 import itertools
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -69,8 +68,9 @@ def empty_store(uri: str) -> Iterator[MilvusStore]:
     """A store on an empty collection, which is dropped at the end."""
     from pymilvus import MilvusClient
 
-    lock = threading.Lock()
-    store = MilvusStore(uri, "", f"bench_{uuid.uuid4().hex}", "auto", IDENTITY, lambda: lock)
+    store = MilvusStore(
+        uri, "", f"bench_{uuid.uuid4().hex}", "auto", IDENTITY, lambda: contextlib.nullcontext(lambda: None)
+    )
     store.ensure()
     state = store.state()
     yield store

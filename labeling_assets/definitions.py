@@ -12,6 +12,7 @@ import dagster as dg
 
 from labeling_assets.pool_waits import sleep_while_waiting
 from labeling_assets.resources import default_resources
+from labeling_assets.run_logs import loggers
 from labeling_assets.settings import Settings
 
 
@@ -19,8 +20,10 @@ def build_defs(resources: Mapping[str, object] | None = None) -> dg.Definitions:
     """Every definition of this code location, bound to `resources` (those of the settings by default)."""
     sleep_while_waiting()
     folder = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
-    bound = dict(default_resources(Settings.load()) if resources is None else resources)
-    return dg.Definitions.merge(folder, dg.Definitions(resources=bound, executor=dg.in_process_executor))
+    settings = Settings.load()
+    bound = dict(default_resources(settings) if resources is None else resources)
+    platform = dg.Definitions(resources=bound, executor=dg.in_process_executor, loggers=loggers(settings))
+    return dg.Definitions.merge(folder, platform)
 
 
 @dg.definitions

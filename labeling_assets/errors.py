@@ -4,6 +4,8 @@
     ├── ConfigurationError            a setting or a set-up step is wrong: nothing runs until it is mended
     │   └── EmbedderMismatchError     vectors of another embedder: re-index or restore the setting
     ├── ServiceUnavailableError  (r)  an outside system does not answer: the step fails, finished rows stay
+    ├── SupersededError          (r)  another run has taken over: this one stops, and looks again
+    ├── DayError                      one day cannot be processed: it fails, the other days of the run go on
     └── RowError                      one row cannot be processed: it is quarantined, the day goes on
         ├── InvalidRowError           the row itself breaks a limit
         ├── ImageError
@@ -63,6 +65,16 @@ class ServiceUnavailableError(LabelingError):
     """An outside system did not answer after all retries; what was finished is kept."""
 
     can_retry = True
+
+
+class SupersededError(LabelingError):
+    """Another run has taken over what this one was writing."""
+
+    can_retry = True
+
+
+class DayError(LabelingError):
+    """One day cannot be processed as a whole; the other days of the run go on."""
 
 
 class RowError(LabelingError):

@@ -1,6 +1,7 @@
-"""The Dagster instance of a home: its folder, its environment, and runs that a crash left behind.
+"""The Dagster instance of a home: its folder and its environment.
 
-`prepare` makes everything ready that a run or the UI needs. What is executed is in `runs.py`.
+`prepare` makes everything ready that a run or the UI needs. What is executed is in `runs.py`, what becomes of runs
+whose process died in `abandoned_runs.py`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 from dagster_postgres.utils import DagsterPostgresException
 
 from labeling_assets.embedded import stack
-from labeling_assets.embedded.lock import ProcessId
 from labeling_assets.errors import ConfigurationError, ServiceUnavailableError
 from labeling_assets.services.postgres import advisory_lock, create_engine, migrate
 from labeling_assets.settings import PREFIX, Settings
@@ -26,10 +25,6 @@ PROJECT_FOLDER = Path(__file__).parents[1]
 POOLS = ("product_database", "image_host", "vision_model", "gpu", "milvus")
 """Pools of the assets, made with a limit of one step at a time; a limit set in the UI stays."""
 STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, MAX_OVERFLOW = 60_000, 3_600, 20
-HOST_TAG = "labeling/host"
-PROCESS_TAG = "labeling/process"
-CREATED = dg.DagsterRunStatus.NOT_STARTED
-RUNNING = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
 def prepare(settings: Settings) -> Settings:
@@ -120,48 +115,3 @@ def write_dagster_home(settings: Settings) -> None:
     temporary = folder / f".dagster.yaml.{os.getpid()}"
     shutil.copyfile(source, temporary)
     temporary.replace(folder / "dagster.yaml")
-
-
-def process_tags() -> dict[str, str]:
-    """Tags that tell which process of which host executes a run."""
-    process = ProcessId.current()
-    return {
-        HOST_TAG: socket.gethostname(),
-        PROCESS_TAG: f"{process.pid}@{process.started}",
-        "dagster/max_retries": "0",  # the daemon cannot launch again what it did not launch
-    }
-
-
-def end_abandoned_runs(instance: dg.DagsterInstance, *, is_boot: bool = False) -> list[str]:
-    """Report runs whose process is gone as failed and free the pool slots they hold.
-
-    Args:
-        instance: The Dagster instance.
-        is_boot: Whether no daemon of the instance is up yet, so that runs that it had launched are abandoned too.
-
-    Returns:
-        Ids of the runs ended.
-    """
-    ended = []
-    for run in instance.get_runs(dg.RunsFilter(statuses=[CREATED, *RUNNING])):
-        if _is_abandoned(run, is_boot=is_boot):
-            instance.report_run_failed(
-                run, "The process of this run is gone. What it finished is kept; run the day again."
-            )
-            ended.append(run.run_id)
-    # Also those of runs that ended earlier: whoever reported them may have been killed before it came here.
-    storage = instance.event_log_storage
-    for run_id in storage.get_concurrency_run_ids():
-        run_record = instance.get_run_by_id(run_id)
-        if run_record is None or run_record.is_finished:
-            storage.free_concurrency_slots_for_run(run_id)
-    return ended
-
-
-def _is_abandoned(run: dg.DagsterRun, *, is_boot: bool) -> bool:
-    if PROCESS_TAG not in run.tags:
-        return is_boot and run.status is not CREATED
-    if run.tags[HOST_TAG] != socket.gethostname():
-        return False
-    pid, _, started = run.tags[PROCESS_TAG].partition("@")
-    return not ProcessId(int(pid), started).is_alive()

@@ -1,8 +1,7 @@
 """One thin resource for each outside system, and the settings they are bound to.
 
 A resource holds plain values, which the UI shows, and hands out the service of `services/connect.py`. Addresses and
-keys that may hold a secret are `dg.EnvVar`, so that the UI shows the name of the variable alone. Between the stages,
-`ParquetIOManager` keeps one file per asset and day.
+keys that may hold a secret are `dg.EnvVar`, so that the UI shows the name of the variable alone.
 """
 
 import datetime as dt
@@ -13,8 +12,16 @@ import dagster as dg
 import pyarrow as pa
 from upath import UPath
 
+from labeling_assets.errors import DayError
 from labeling_assets.services import connect
-from labeling_assets.services.day_tables import EXTENSION, newest_rows_elsewhere, read_table, write_table
+from labeling_assets.services.day_state import SyncedDays
+from labeling_assets.services.day_tables import (
+    EXTENSION,
+    earlier_rows,
+    newest_rows_elsewhere,
+    read_table,
+    write_table,
+)
 from labeling_assets.services.embedding import Embedder
 from labeling_assets.services.images.files import open_root
 from labeling_assets.services.images.store import ImageStore
@@ -22,6 +29,7 @@ from labeling_assets.services.ledger import LabelLedger
 from labeling_assets.services.milvus import MilvusStore
 from labeling_assets.services.postgres import ProductDatabase
 from labeling_assets.services.quarantine import Quarantine
+from labeling_assets.services.source_days import SourceDays
 from labeling_assets.services.vision import VisionModel
 from labeling_assets.settings import Settings
 
@@ -40,6 +48,14 @@ class ProductDatabaseResource(dg.ConfigurableResource[ProductDatabase]):
     def quarantine(self) -> Quarantine:
         """The quarantine in the same database."""
         return Quarantine(self.get().engine)
+
+    def source_days(self) -> SourceDays:
+        """The fingerprints of the source's days."""
+        return SourceDays(self.get().engine, self.source_table, self.get().zone)
+
+    def synced_days(self) -> SyncedDays:
+        """Which state of the source each store holds."""
+        return SyncedDays(self.get().engine)
 
     def ledger(self) -> LabelLedger:
         """The label ledger in the same database."""
@@ -115,43 +131,45 @@ class VectorStoreResource(dg.ConfigurableResource[MilvusStore]):
 
 
 class StorageResource(dg.ConfigurableResource[UPath]):
-    """Where the files between the stages are: a folder, `s3://…` or `gs://…`."""
+    """Where the files between the stages are, one per asset and day: a folder, `s3://…` or `gs://…`.
+
+    The assets read and write through here and not through an IO manager: a run of many days writes each day's file as
+    soon as it is done, and holds one day in memory.
+    """
 
     root: str
+
+    def read(self, asset: str, day: dt.date) -> pa.Table:
+        """The table of an asset of a day.
+
+        Raises:
+            DayError: There is no file, or it cannot be read.
+        """
+        path = self._path(asset, day)
+        try:
+            return read_table(path)
+        except FileNotFoundError as error:
+            raise DayError(f"{path} does not exist.", f"Materialize {asset} of that day first.") from error
+        except pa.ArrowInvalid as error:
+            reason = str(error).splitlines()[0]
+            raise DayError(f"{path} cannot be read: {reason}.", f"Materialize {asset} of that day again.") from error
+
+    def write(self, asset: str, day: dt.date, table: pa.Table) -> dict[str, Any]:
+        """Write the table of an asset of a day, so that a reader never sees a part; returns metadata for Dagster."""
+        path = self._path(asset, day)
+        write_table(path, table)
+        return {"path": dg.MetadataValue.path(str(path)), "size_bytes": path.stat().st_size}
 
     def newest_elsewhere(self, asset: str, day: dt.date, ids: Sequence[str]) -> pa.Table | None:
         """The newest row of each product among the files of an asset's other days; None when there is none."""
         return newest_rows_elsewhere(open_root(self.root), asset, day, ids)
 
+    def earlier_rows(self, asset: str, day: dt.date, days: int, columns: Sequence[str]) -> pa.Table | None:
+        """Some columns of an asset's files of up to so many earlier days; None when there is none."""
+        return earlier_rows(open_root(self.root), asset, day, days, columns)
 
-class ParquetIOManager(dg.UPathIOManager):
-    """One Parquet file per asset and day, written so that a reader never sees a part."""
-
-    extension: str | None = EXTENSION
-
-    def dump_to_path(self, context: dg.OutputContext, obj: pa.Table, path: UPath) -> None:
-        """Write the table of a day."""
-        write_table(path, obj)
-        context.add_output_metadata({"size_bytes": path.stat().st_size})
-
-    def load_from_path(self, context: dg.InputContext, path: UPath) -> pa.Table:  # noqa: ARG002 - inherited
-        """Read the table of a day."""
-        try:
-            return read_table(path)
-        except FileNotFoundError as error:
-            raise dg.Failure(
-                f"{path} does not exist. Materialize {path.parent.name} of that day first.", allow_retries=False
-            ) from error
-
-
-class ParquetIOManagerFactory(dg.ConfigurableIOManagerFactory[ParquetIOManager]):
-    """The IO manager on the storage."""
-
-    storage: dg.ResourceDependency[StorageResource]
-
-    def create_io_manager(self, context: dg.InitResourceContext) -> ParquetIOManager:  # noqa: ARG002 - idem
-        """The IO manager."""
-        return ParquetIOManager(base_path=open_root(self.storage.root))
+    def _path(self, asset: str, day: dt.date) -> UPath:
+        return open_root(self.root) / asset / f"{day}{EXTENSION}"
 
 
 def default_resources(settings: Settings) -> dict[str, Any]:
@@ -188,5 +206,4 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             index=settings.milvus_index,
         ),
         "storage": storage,
-        "io_manager": ParquetIOManagerFactory(storage=storage),
     }

@@ -1,7 +1,7 @@
 """Materializes days through Dagster from outside the UI, and tells what happened (P12).
 
-A day is one run of `products_job` in this process, so the models load once. A failed day does not stop the others. What
-a killed run had finished is kept and not paid for again.
+Runs of `products_job` are in this process, so the models load once. A failed day does not stop the others. What a
+killed run had finished is kept and not paid for again.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from typing import Any
 import dagster as dg
 
 from labeling_assets import instance as dagster_instance
+from labeling_assets.abandoned_runs import end_abandoned_runs, process_tags
 from labeling_assets.definitions import build_defs
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.metadata import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED, SECONDS
 from labeling_assets.services.connect import Services
+from labeling_assets.services.day_state import DayFailures
 from labeling_assets.services.day_tables import EXTENSION, read_table
 from labeling_assets.services.images.files import open_root
 from labeling_assets.services.quarantine import Quarantine
@@ -114,39 +116,52 @@ def run_days(
     days: Iterable[str],
     *,
     limit: int | None = None,
+    in_one_run: bool = False,
     on_stage: Callable[[str, str], None] | None = None,
     on_day: Callable[[DayResult], None] = lambda _: None,
 ) -> list[DayResult]:
-    """Materialize each day in a run of its own; the instance must be prepared (`instance.prepare`).
+    """Materialize days; the instance must be prepared (`instance.prepare`).
 
     Args:
-        days: Partition keys.
+        days: Partition keys, in order.
         limit: At most so many source rows a day; a limited day removes nothing from the stores.
-        on_stage: Called with day and stage when a stage begins, from another thread.
+        in_one_run: Whether days that follow each other share a run, stage by stage; otherwise each has its own.
+        on_stage: Called with the days and the stage when a stage begins, from another thread.
         on_day: Called when a day has ended.
     """
     job = build_defs().resolve_job_def(JOB_NAME)
     results = []
     with dagster_instance.pooled_instance() as instance:
-        dagster_instance.end_abandoned_runs(instance)
-        for day in days:
-            run_id = str(uuid.uuid4())
-            with _watched(instance, run_id, functools.partial(on_stage, day) if on_stage else None):
-                result = _interruptible(
-                    instance, run_id, functools.partial(_run_day, job, instance, run_id, day, limit)
-                )
-            results.append(result)
-            on_day(result)
+        end_abandoned_runs(instance)
+        for group in _stretches(days) if in_one_run else ([day] for day in days):
+            run_id, name = str(uuid.uuid4()), group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}"
+            with _watched(instance, run_id, functools.partial(on_stage, name) if on_stage else None):
+                run = functools.partial(_run, job, instance, run_id, group, limit)
+                for result in _interruptible(instance, run_id, run):
+                    results.append(result)
+                    on_day(result)
     return results
 
 
-def _interruptible(instance: dg.DagsterInstance, run_id: str, run: Callable[[], DayResult]) -> DayResult:
+def _stretches(days: Iterable[str]) -> Iterator[list[str]]:
+    """Days that follow each other, together."""
+    stretch: list[str] = []
+    for day in days:
+        if stretch and dt.date.fromisoformat(day) - dt.date.fromisoformat(stretch[-1]) != dt.timedelta(days=1):
+            yield stretch
+            stretch = []
+        stretch.append(day)
+    if stretch:
+        yield stretch
+
+
+def _interruptible(instance: dg.DagsterInstance, run_id: str, run: Callable[[], list[DayResult]]) -> list[DayResult]:
     """Run in a thread of its own, so that Ctrl+C ends it at once, also where it waits for a pool.
 
     Dagster keeps Ctrl+C from the main thread's runs until a step ends. Stopping in the middle is what kill -9 does too:
     what was finished is kept. The thread cannot be ended, so the caller has to leave the process.
     """
-    outcome: Future[DayResult] = Future()
+    outcome: Future[list[DayResult]] = Future()
 
     def work() -> None:
         try:
@@ -175,7 +190,7 @@ def _watched(instance: dg.DagsterInstance, run_id: str, on_stage: Callable[[str]
             if has_ended.wait(WATCH_SECONDS):
                 return
             if tick % TICKS_BETWEEN_SWEEPS == 0:
-                dagster_instance.end_abandoned_runs(instance)
+                end_abandoned_runs(instance)
             for step in instance.get_run_step_stats(run_id) if on_stage else ():
                 if on_stage and step.step_key not in seen:
                     seen.add(step.step_key)
@@ -190,35 +205,38 @@ def _watched(instance: dg.DagsterInstance, run_id: str, on_stage: Callable[[str]
         watcher.join()
 
 
-def _run_day(
-    job: dg.JobDefinition, instance: dg.DagsterInstance, run_id: str, day: str, limit: int | None
-) -> DayResult:
+def _run(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, run_id: str, days: Sequence[str], limit: int | None
+) -> list[DayResult]:
+    """Run days that follow each other in one run."""
     started = time.monotonic()
     config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     if limit is not None:
         config["ops"] = {"raw_products": {"config": {"limit": limit}}}
+    tags = process_tags() | {"dagster/max_retries": "0"}  # the daemon cannot launch again what it did not launch
+    if len(days) > 1:
+        tags |= {"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[-1]}
     result = job.execute_in_process(
-        partition_key=day,
+        partition_key=days[0] if len(days) == 1 else None,
         instance=instance,
         run_id=run_id,
         run_config=config,
-        tags=dagster_instance.process_tags(),
+        tags=tags,
         raise_on_error=False,
     )
-    stages = {
-        event.materialization.asset_key.path[-1]: {
-            key: value.value for key, value in event.materialization.metadata.items()
+    stages: dict[str, dict[str, dict[str, Any]]] = {day: {} for day in days}
+    for event in result.get_asset_materialization_events():
+        made = event.step_materialization_data.materialization
+        stages[made.partition or days[0]][made.asset_key.path[-1]] = {
+            key: value.value for key, value in made.metadata.items()
         }
-        for event in (each.step_materialization_data for each in result.get_asset_materialization_events())
-    }
-    return DayResult(
-        day=day,
-        run_id=result.run_id,
-        is_success=result.success,
-        seconds=round(time.monotonic() - started, 3),
-        stages=stages,
-        failure="" if result.success else _cause(result),
-    )
+    unfinished = [] if result.success else [day for day in days if stages[day].keys() != set(STAGES)]
+    causes = dict.fromkeys(unfinished, "" if result.success else _cause(result))
+    if len(days) > 1 and unfinished:
+        failures = DayFailures(Services(Settings.load()).product_database.engine).find(run_id=run_id)
+        causes |= {str(each.day): f"{each.stage}: {each.message} {each.remedy}" for each in failures}
+    seconds = round((time.monotonic() - started) / len(days), 3)
+    return [DayResult(day, run_id, day not in causes, seconds, stages[day], causes.get(day, "")) for day in days]
 
 
 def _cause(result: dg.ExecuteInProcessResult) -> str:

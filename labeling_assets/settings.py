@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from labeling_assets.errors import ConfigurationError
 
 PREFIX = "LABELING_"
+TIME_OF_DAY = r"^([01]\d|2[0-3]):[0-5]\d$"
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -92,6 +93,39 @@ class Settings(BaseSettings):
         (), description="host:port, comma-separated, that may be fetched although the address is private."
     )
     description_language: Literal["vi", "en"] = Field("vi", description="Language of the product description.")
+
+    look_back_days: int = Field(
+        35, ge=1, le=3650, description="Days before today in which changed, missing and failed days are looked for."
+    )
+    sensor_interval_seconds: int = Field(
+        30,
+        ge=5,
+        description="Seconds between two looks at the source table; more for millions of rows.",
+    )
+    daily_at: str = Field(
+        "00:30", pattern=TIME_OF_DAY, description="When yesterday is run, HH:MM in the business time zone."
+    )
+    nightly_at: str = Field(
+        "02:00",
+        pattern=TIME_OF_DAY,
+        description="When missing and failed days are run, HH:MM, same time zone.",
+    )
+    nightly_days: int = Field(14, ge=1, description="Missing and failed days that one night runs at most.")
+    max_quarantined_share: float = Field(
+        0.8, gt=0, le=1, description="A day of which a larger share of images or labels is in quarantine fails."
+    )
+    alert_webhook_url: SecretStr | None = Field(
+        None, description="Where failed runs and failed checks are posted; unset: nowhere."
+    )
+    alert_format: Literal["slack", "json"] = Field("slack", description="Body of an alert: a Slack message or JSON.")
+    alert_interval_seconds: int = Field(
+        300, ge=1, description="Alerts of one cause are sent once in so many seconds; the others are counted."
+    )
+    ui_url: str = Field("http://127.0.0.1:3000", description="Address of the Dagster UI, for links in alerts.")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of the Prometheus metrics that `labeling dev` serves; 0: none."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or one JSON object a line.")
 
     @field_validator("ollama_hosts", "openai_base_url", "allow_private_image_hosts", mode="before")
     @classmethod

@@ -14,7 +14,18 @@ import labeling_assets
 
 PACKAGE = Path(labeling_assets.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
-MAY_IMPORT_DAGSTER = {"resources", "definitions", "failures", "metadata", "instance", "runs", "pool_waits"}
+MAY_IMPORT_DAGSTER = {
+    "abandoned_runs",
+    "resources",
+    "definitions",
+    "failures",
+    "metadata",
+    "instance",
+    "runs",
+    "run_logs",
+    "metrics",
+    "pool_waits",
+}
 HEAVY = {"torch", "transformers", "onnxruntime", "pymilvus", "ollama", "ray", "rapidocr", "sklearn", "cv2", "imagehash"}
 # What each part may import of the package; what is not named may import everything.
 ALLOWED = {
@@ -24,10 +35,21 @@ ALLOWED = {
     "migrations": {"services"},
     "services": {"errors", "settings", "products", "services", "migrations"},
     "embedded": {"errors", "settings", "products", "services", "embedded"},
+    "abandoned_runs": {"embedded"},
     "failures": {"errors"},
     "metadata": {"products"},
-    "resources": {"settings", "services", "failures"},
-    "defs": {"errors", "settings", "products", "services", "resources", "failures", "metadata", "defs"},
+    "resources": {"errors", "settings", "services", "failures"},
+    "defs": {
+        "errors",
+        "settings",
+        "products",
+        "services",
+        "resources",
+        "failures",
+        "metadata",
+        "abandoned_runs",
+        "defs",
+    },
 }
 
 

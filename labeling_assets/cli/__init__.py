@@ -15,14 +15,22 @@ import warnings
 import click
 from rich.markup import escape
 
+from labeling_assets import logs
+from labeling_assets.cli.backfill import backfill
+from labeling_assets.cli.backup import backup, restore
+from labeling_assets.cli.deployment import code_server, init
 from labeling_assets.cli.dev import dev
 from labeling_assets.cli.doctor import doctor
+from labeling_assets.cli.heal import heal
+from labeling_assets.cli.metrics import metrics
 from labeling_assets.cli.output import output
 from labeling_assets.cli.quarantine import quarantine
+from labeling_assets.cli.relabel import relabel
 from labeling_assets.cli.run import demo, run
 from labeling_assets.cli.search import search
 from labeling_assets.cli.stack import down, status, up
 from labeling_assets.errors import ConfigurationError, LabelingError
+from labeling_assets.settings import Settings
 
 
 class Group(click.Group):
@@ -52,13 +60,15 @@ def cli(*, verbose: bool) -> None:
 
     Start with `labeling demo`. Settings are environment variables LABELING_…; see .env.example.
     """
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(Settings.load(), logging.INFO if verbose else logging.WARNING)
     warnings.filterwarnings("ignore", module="dagster")
 
 
-for command in (up, down, status, demo, dev, doctor, run, quarantine, search):
+for command in (
+    *(up, down, status, demo, dev, doctor, metrics),
+    *(run, backfill, heal, quarantine, relabel, search),
+    *(backup, restore, init, code_server),
+):
     cli.add_command(command)
 
 

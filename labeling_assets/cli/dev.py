@@ -9,7 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -34,19 +35,38 @@ def dev(host: str, port: int) -> None:
     import dagster as dg
 
     from labeling_assets import instance as dagster_instance
+    from labeling_assets.abandoned_runs import end_abandoned_runs
 
     settings = dagster_instance.prepare(Settings.load())
     with _only_one(dagster_instance.dagster_home(settings)) as lock:
         with dg.DagsterInstance.get() as instance:
-            ended = dagster_instance.end_abandoned_runs(instance, is_boot=True)
+            ended = end_abandoned_runs(instance, is_boot=True)
         console = output()
         if ended:
             console.print(f"Ended {len(ended)} runs that a crash had left behind.")
         workspace = dagster_instance.PROJECT_FOLDER / "workspace.yaml"
         command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
+        command += ["--log-format", "json"] if settings.log_format == "json" else []
         console.print(f"Dagster UI: http://{host}:{port} (Ctrl+C stops it)")
-        code = _run_until_stopped(command, lock)
+        with _metrics(settings, host) as serve_metrics:
+            code = _run_until_stopped(command, lock, serve_metrics)
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def _metrics(settings: Settings, host: str) -> Iterator[Callable[[], None]]:
+    """Take the port of the metrics where it is set, and give what serves them: a thread, which ends with us."""
+    if not settings.metrics_port:
+        yield lambda: None
+        return
+    from labeling_assets.metrics import metrics_server
+
+    with metrics_server(settings, host, settings.metrics_port) as server:
+        output().print(f"Metrics: http://{host}:{server.server_port}/metrics")
+        thread = threading.Thread(target=server.serve_forever, daemon=True, name="metrics")
+        yield thread.start
+        if thread.is_alive():
+            server.shutdown()
 
 
 @contextlib.contextmanager
@@ -62,8 +82,10 @@ def _only_one(folder: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def _run_until_stopped(command: list[str], lock: int) -> int:
+def _run_until_stopped(command: list[str], lock: int, once_started: Callable[[], None]) -> int:
     """Run a child in a session of its own and pass on to it once that we are to stop.
+
+    What starts threads is called once the child runs: Python code between fork and exec can dead-lock beside threads.
 
     The child shares the lock, and is told to stop where we are killed. A shell that starts us in the background leaves
     SIGINT ignored, and Dagster maps SIGTERM to SIGINT's handler; so the child gets the default handler back.
@@ -82,6 +104,7 @@ def _run_until_stopped(command: list[str], lock: int) -> int:
         pass_fds=(lock,),
         preexec_fn=prepare_child,
     )
+    once_started()
     stopping = False
 
     def stop(*_: object) -> None:

@@ -80,7 +80,9 @@ def demo(days: int, products: int, seed: int) -> None:
         sys.exit(1)
 
 
-def materialize(settings: Settings, days: Sequence[str], limit: int | None) -> RunStatistics:
+def materialize(
+    settings: Settings, days: Sequence[str], limit: int | None = None, *, in_one_run: bool = False
+) -> RunStatistics:
     """Run the days with a progress display, print the tables, and return the statistics."""
     from labeling_assets import runs
     from labeling_assets.cli.progress import show_progress
@@ -89,7 +91,7 @@ def materialize(settings: Settings, days: Sequence[str], limit: int | None) -> R
         signal.signal(number, signal.default_int_handler)
     console = output()
     with show_progress(console, days) as progress:
-        results = runs.run_days(days, limit=limit, on_stage=progress.stage, on_day=progress.day)
+        results = runs.run_days(days, limit=limit, in_one_run=in_one_run, on_stage=progress.stage, on_day=progress.day)
     console.print(_day_table(results))
     console.print(_stage_table(results))
     for result in results:

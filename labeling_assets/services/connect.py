@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from labeling_assets.errors import ConfigurationError
-from labeling_assets.services.postgres import ProductDatabase, advisory_lock, create_engine
+from labeling_assets.services.postgres import ProductDatabase, create_engine
+from labeling_assets.services.writer_lease import writer_lease
 from labeling_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -107,12 +108,12 @@ def embedder(name: str, device: str, dtype: str) -> Embedder:
 def vector_store(
     database: ProductDatabase, uri: str, token: str, collection: str, index: str, identity: EmbedderIdentity
 ) -> MilvusStore:
-    """The Milvus collection for the vectors of an embedder; one writer at a time, by a lock in Postgres."""
+    """The Milvus collection for the vectors of an embedder; one writer at a time, by a lease in Postgres."""
     from labeling_assets.services.milvus import MilvusStore
 
     return _closed_at_end(
         MilvusStore(
-            uri, token, collection, index, identity, lambda: advisory_lock(database.engine, f"milvus:{collection}")
+            uri, token, collection, index, identity, lambda: writer_lease(database.engine, f"milvus:{collection}")
         )
     )
 

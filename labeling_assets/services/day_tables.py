@@ -1,6 +1,7 @@
 """The Parquet files between the stages: `<root>/<asset>/<day>.parquet`, local or on an object store.
 
-The Dagster IO manager writes and reads them through here; the same files answer which other day still has a product.
+A file says of which state of the day's source rows it was made. The files also answer which other day still has a
+product.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from upath import UPath
 
 ROW_GROUP_ROWS = 500
 EXTENSION = ".parquet"
-PARTIAL = {b"is_partial": b"true"}
+IS_PARTIAL, FINGERPRINT = b"is_partial", b"source_fingerprint"
+"""Keys of a file's schema metadata."""
 
 
 def write_table(path: UPath, table: pa.Table) -> None:
@@ -44,24 +46,52 @@ def is_local(path: UPath) -> bool:
 
 def is_partial(table: pa.Table) -> bool:
     """Whether the table holds only part of its day, because the crawl was limited."""
-    return (table.schema.metadata or {}).get(b"is_partial") == b"true"
+    return (table.schema.metadata or {}).get(IS_PARTIAL) == b"true"
 
 
-def mark_partial(table: pa.Table, *, partial: bool) -> pa.Table:
-    """The table with the mark that `is_partial` reads."""
-    metadata = {name: value for name, value in (table.schema.metadata or {}).items() if name not in PARTIAL}
-    return table.replace_schema_metadata(metadata | (PARTIAL if partial else {}))
+def source_fingerprint(table: pa.Table) -> str | None:
+    """State of the day's source rows that the table was made of; None where it tells none or holds only a part."""
+    fingerprint = (table.schema.metadata or {}).get(FINGERPRINT)
+    return fingerprint.decode() if fingerprint and not is_partial(table) else None
+
+
+def mark_source(table: pa.Table, fingerprint: str, *, partial: bool) -> pa.Table:
+    """The table with the marks that `source_fingerprint` and `is_partial` read."""
+    marks = {FINGERPRINT: fingerprint.encode(), IS_PARTIAL: b"true" if partial else b"false"}
+    return table.replace_schema_metadata((table.schema.metadata or {}) | marks)
+
+
+def marked_as(table: pa.Table, source: pa.Table) -> pa.Table:
+    """The table with the marks of the one that it was made of."""
+    marks = {name: value for name, value in (source.schema.metadata or {}).items() if name in (FINGERPRINT, IS_PARTIAL)}
+    return table.replace_schema_metadata((table.schema.metadata or {}) | marks)
+
+
+def earlier_rows(root: UPath, asset: str, day: dt.date, days: int, columns: Sequence[str]) -> pa.Table | None:
+    """Some columns of the files of up to so many days before a day; None when there is none."""
+    first, last = f"{day - dt.timedelta(days=days)}{EXTENSION}", f"{day}{EXTENSION}"
+    tables = []
+    for path in _files(root, asset):
+        if first <= path.name < last:
+            with path.open("rb") as file:
+                tables.append(pq.read_table(file, columns=list(columns)))
+    return pa.concat_tables(tables, promote_options="default") if tables else None
+
+
+def _files(root: UPath, asset: str) -> list[UPath]:
+    """The files of an asset, newest day first."""
+    folder = root / asset
+    files = folder.glob(f"*{EXTENSION}") if folder.exists() else ()
+    return sorted((path for path in files if not path.name.startswith(".")), key=lambda path: path.name, reverse=True)
 
 
 def newest_rows_elsewhere(root: UPath, asset: str, day: dt.date, ids: Sequence[str]) -> pa.Table | None:
     """The newest row of each product among the files of all other days; None when no other day has any of them."""
     missing, found = set(ids), []
-    folder = root / asset
-    paths = sorted(folder.glob(f"*{EXTENSION}"), key=lambda path: path.name, reverse=True) if folder.exists() else []
-    for path in paths:
+    for path in _files(root, asset):
         if not missing:
             break
-        if path.name.startswith(".") or path.name == f"{day}{EXTENSION}":
+        if path.name == f"{day}{EXTENSION}":
             continue
         with path.open("rb") as file:
             held = missing.intersection(pq.read_table(file, columns=["id_sanpham"])["id_sanpham"].to_pylist())

@@ -124,9 +124,23 @@ class LabelLedger:
         """
         return sum(self._forget_batch(batch, key) for batch in _batches(shas))
 
+    def forget_labels(self, shas: Collection[str], key: LabelKey) -> int:
+        """Remove all that is remembered of images under a key, labels included: the model is asked and paid again.
+
+        Args:
+            shas: The images.
+            key: Entries under other keys are kept.
+
+        Returns:
+            The number of entries removed.
+        """
+        return sum(self._forget_batch(batch, key, labels_too=True) for batch in _batches(shas))
+
     @waits_out_outages
-    def _forget_batch(self, shas: Sequence[str], key: LabelKey | None) -> int:
-        statement = sa.delete(label_ledger).where(_IS_ONE_OF, label_ledger.c.error_class.is_not(None))
+    def _forget_batch(self, shas: Sequence[str], key: LabelKey | None, *, labels_too: bool = False) -> int:
+        statement = sa.delete(label_ledger).where(_IS_ONE_OF)
+        if not labels_too:
+            statement = statement.where(label_ledger.c.error_class.is_not(None))
         if key:
             statement = statement.where(*_HAS_KEY)
         with database_errors("The label ledger cannot be written"), self._engine.connect() as connection:

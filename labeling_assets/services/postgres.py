@@ -121,8 +121,12 @@ def migrate(engine: sa.Engine) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parents[1] / "migrations").replace("%", "%%"))
-    with database_errors("The tables cannot be set up"), engine.begin() as connection:
-        connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('labeling.migrate'))"))
+    # A transaction that begins once the lock is held sees the catalogue as it is, not as the session has cached it.
+    with (
+        database_errors("The tables cannot be set up"),
+        advisory_lock(engine, "labeling.migrate"),
+        engine.begin() as connection,
+    ):
         connection.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
         config.attributes["connection"] = connection
         try:
@@ -134,16 +138,21 @@ def migrate(engine: sa.Engine) -> None:
 
 
 @contextlib.contextmanager
-def advisory_lock(engine: sa.Engine, name: str) -> Iterator[None]:
-    """Hold a lock that all processes of this database see; it goes with the connection, also on kill -9."""
+def advisory_lock(engine: sa.Engine, name: str) -> Iterator[sa.Connection]:
+    """Hold a lock that all processes of this database see; it goes with the connection, also on kill -9.
+
+    Yields:
+        The connection that holds it, without a transaction.
+    """
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
     with database_errors(f"Lock {name!r} cannot be taken"), engine.connect() as connection:
         connection = connection.execution_options(isolation_level="AUTOCOMMIT")
         connection.execute(sa.text("select pg_advisory_lock(:key)"), {"key": key})
         try:
-            yield
+            yield connection
         finally:
-            connection.execute(sa.text("select pg_advisory_unlock(:key)"), {"key": key})
+            if not connection.invalidated:  # a connection that broke has lost its locks
+                connection.execute(sa.text("select pg_advisory_unlock(:key)"), {"key": key})
 
 
 @dataclass(frozen=True)
@@ -167,38 +176,40 @@ class ProductDatabase:
     def __init__(self, engine: sa.Engine, source_table: str, zone: ZoneInfo) -> None:
         self.engine = engine
         self.zone = zone
-        self._source_table = source_table
+        self.source_table = source_table
 
-    def crawl_day(self, day: dt.date, limit: int | None = None) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """Rows of one half-open business day that have an image, newest first, in chunks.
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """A transaction in the business time zone in which every query sees the source as it is now.
 
         Raises:
             ConfigurationError: The source table or a column is missing.
             ServiceUnavailableError: The server does not answer or went away.
         """
-        query = crawl_query(self._source_table, limit)
-        with database_errors(f"{self._source_table} cannot be read"), self._connect() as connection:
-            result = connection.execution_options(yield_per=CHUNK_ROWS).execute(sa.text(query), self._bounds(day))
-            yield from ([dict(row) for row in chunk] for chunk in result.mappings().partitions(CHUNK_ROWS))
+        with database_errors(f"{self.source_table} cannot be read"), self.engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                connection.execute(sa.text("set transaction read only"))
+                connection.execute(sa.text("select set_config('TimeZone', :zone, true)"), {"zone": self.zone.key})
+                yield connection
 
-    @waits_out_outages
-    def rows_without_image(self, day: dt.date) -> int:
+    def crawl_day(
+        self, snapshot: sa.Connection, day: dt.date, limit: int | None = None
+    ) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Rows of one half-open business day that have an image, newest first, in chunks."""
+        query = sa.text(crawl_query(self.source_table, limit))
+        result = snapshot.execution_options(yield_per=CHUNK_ROWS).execute(query, self._bounds(day))
+        yield from ([dict(row) for row in chunk] for chunk in result.mappings().partitions(CHUNK_ROWS))
+
+    def rows_without_image(self, snapshot: sa.Connection, day: dt.date) -> int:
         """Rows of the day that the crawl leaves out because they have no image."""
-        query = sa.text(rows_without_image_query(self._source_table))
-        with database_errors(f"{self._source_table} cannot be read"), self._connect() as connection:
-            return int(connection.execute(query, self._bounds(day)).scalar_one())
+        query = sa.text(rows_without_image_query(self.source_table))
+        return int(snapshot.execute(query, self._bounds(day)).scalar_one())
 
     def _bounds(self, day: dt.date) -> dict[str, dt.datetime]:
         start = dt.datetime.combine(day, dt.time(), self.zone)
         end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), self.zone)
         return {"start": start, "end": end}
-
-    @contextlib.contextmanager
-    def _connect(self) -> Iterator[sa.Connection]:
-        with self.engine.connect() as connection, connection.begin():
-            connection.execute(sa.text("select set_config('TimeZone', :zone, true)"), {"zone": self.zone.key})
-            connection.execute(sa.text("set transaction read only"))
-            yield connection
 
     @waits_out_outages
     def sync_data_label(
@@ -238,6 +249,30 @@ class ProductDatabase:
     def data_label_ids(self, ids: Sequence[str]) -> set[str]:
         """Those of the products that `data_label` holds, for whatever day."""
         return self._data_label_ids(_is_any(ids))
+
+    def data_label_days(self) -> list[dt.date]:
+        """The days of which `data_label` holds rows."""
+        rows = self._read_data_label(sa.select(data_label.c.date_created).distinct())
+        return sorted(row["date_created"] for row in rows)
+
+    def data_label_of_day(self, day: dt.date) -> dict[str, dict[str, Any]]:
+        """Rows that `data_label` holds for a day, as `sync_data_label` takes them, by product."""
+        names = ("id_sanpham", "description", "date_created", "platform", "name_store")
+        query = sa.select(*(data_label.c[name] for name in names)).where(data_label.c.date_created == day)
+        rows = self._read_data_label(query)
+        return {row["id_sanpham"]: dict(row) for row in rows}
+
+    def data_label_days_of(self, ids: Sequence[str]) -> dict[str, dt.date]:
+        """The day for which `data_label` holds each of the products; those that it does not hold are missing."""
+        query = sa.select(data_label.c.id_sanpham, data_label.c.date_created).where(_is_any(ids))
+        return {row["id_sanpham"]: row["date_created"] for row in self._read_data_label(query)}
+
+    @waits_out_outages
+    def _read_data_label(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
+        """The rows of a query; none where the table was not made yet."""
+        with database_errors("ai_craw.data_label cannot be read"), self.engine.connect() as connection:
+            is_there = sa.inspect(connection).has_table(data_label.name, schema=data_label.schema)
+            return connection.execute(query).mappings().all() if is_there else []
 
     @waits_out_outages
     def _data_label_ids(self, condition: sa.ColumnElement[bool]) -> set[str]:

@@ -86,6 +86,47 @@ quarantine = sa.Table(
     comment="Rows that could not be processed, with the reason.",
 )
 
+synced_days = sa.Table(
+    "synced_days",
+    metadata,
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("store", sa.Text, primary_key=True, comment="milvus_collection or data_label"),
+    sa.Column("fingerprint", sa.Text, nullable=False, comment="of the day's source rows when they were crawled"),
+    sa.Column("synced_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    comment="Which state of each day's source rows each store holds.",
+)
+
+day_failures = sa.Table(
+    "day_failures",
+    metadata,
+    sa.Column("day", sa.Date, primary_key=True),
+    sa.Column("stage", sa.Text, primary_key=True, comment="name of the asset"),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("error_class", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("remedy", sa.Text, nullable=False),
+    sa.Column("failed_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    comment="Days that failed in a run of several days, with the reason, until they succeed.",
+)
+
+writer_leases = sa.Table(
+    "writer_leases",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True, comment="what is written, such as milvus:<collection>"),
+    sa.Column("token", sa.BigInteger, nullable=False, comment="grows with every writer; an older one is refused"),
+    sa.Column("valid_until", sa.DateTime(timezone=True), nullable=False),
+    comment="The one writer of each store that cannot exclude writers by itself.",
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("cause", sa.Text, primary_key=True, comment="what makes two alerts the same"),
+    sa.Column("sent_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
+    sa.Column("held_back", sa.Integer, nullable=False, comment="alerts of this cause since the last that was sent"),
+    comment="When each kind of alert was last sent.",
+)
+
 data_label = sa.Table(
     "data_label",
     sa.MetaData(),

@@ -14,6 +14,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 from labeling_assets.definitions import build_defs
+from labeling_assets.defs.products.run_requests import RANGE_END_TAG, RANGE_START_TAG
 from labeling_assets.resources import default_resources
 from labeling_assets.runs import JOB_NAME
 from labeling_assets.services.day_tables import read_table
@@ -35,6 +36,9 @@ class DayRun:
     failure: str
     metadata: dict[str, dict[str, Any]]
     checks: dict[str, bool]
+    days: set[tuple[str, str]]
+    day_checks: dict[tuple[str, str], bool]
+    run_id: str
 
     def value(self, asset: str, key: str) -> Any:
         return self.metadata[asset][key]
@@ -76,13 +80,18 @@ class World:
         with self.engine.begin() as connection:
             connection.execute(sa.text(statement), values)
 
-    def run(self, day: dt.date, *, instance: dg.DagsterInstance | None = None, config: Any = None) -> DayRun:
+    def run(self, *days: dt.date, instance: dg.DagsterInstance | None = None, config: Any = None) -> DayRun:
+        """Run one day, or all from the first to the last in one run; `metadata` is then that of the last one."""
         job = build_defs(default_resources(Settings.load())).resolve_job_def(JOB_NAME)
+        scope: dict[str, Any] = {"partition_key": str(days[0])}
+        if len(days) > 1:
+            scope = {"tags": {RANGE_START_TAG: str(days[0]), RANGE_END_TAG: str(days[-1])}}
         result = job.execute_in_process(
-            partition_key=str(day), instance=instance or self.instance, raise_on_error=False, run_config=config
+            **scope, instance=instance or self.instance, raise_on_error=False, run_config=config
         )
         events = [each.step_materialization_data.materialization for each in result.get_asset_materialization_events()]
         failures = [each.step_failure_data for each in result.get_step_failure_events()]
+        evaluations = result.get_asset_check_evaluations()
         return DayRun(
             is_success=result.success,
             failure=str(
@@ -94,7 +103,10 @@ class World:
                 event.asset_key.path[-1]: {key: value.value for key, value in event.metadata.items()}
                 for event in events
             },
-            checks={each.check_name: each.passed for each in result.get_asset_check_evaluations()},
+            checks={each.check_name: each.passed for each in evaluations},
+            days={(event.asset_key.path[-1], event.partition or "") for event in events},
+            day_checks={(each.check_name, each.partition or ""): each.passed for each in evaluations},
+            run_id=result.run_id,
         )
 
     def milvus(self) -> dict[str, dict[str, Any]]:

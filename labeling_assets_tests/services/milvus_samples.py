@@ -8,7 +8,7 @@ import hashlib
 import os
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -121,8 +121,16 @@ def store_of(
     lock: AbstractContextManager[Any] | None = None,
 ) -> MilvusStore:
     """A store on a collection of its own, unless one is named."""
-    guard = lock or threading.Lock()
-    return MilvusStore(uri, "", collection or f"test_{uuid.uuid4().hex}", index, identity, lambda: guard)
+    only_one = lock or threading.Lock()
+    name = collection or f"test_{uuid.uuid4().hex}"
+    return MilvusStore(uri, "", name, index, identity, lambda: never_superseded(only_one))
+
+
+@contextlib.contextmanager
+def never_superseded(lock: AbstractContextManager[Any]) -> Iterator[Callable[[], None]]:
+    """A writer lock whose holder nobody takes over."""
+    with lock:
+        yield lambda: None
 
 
 def uri_of(server: str, request: pytest.FixtureRequest) -> str:

@@ -9,7 +9,16 @@ import pyarrow as pa
 import pytest
 from upath import UPath
 
-from labeling_assets.services.day_tables import is_partial, mark_partial, newest_rows_elsewhere, read_table, write_table
+from labeling_assets.services.day_tables import (
+    earlier_rows,
+    is_partial,
+    mark_source,
+    marked_as,
+    newest_rows_elsewhere,
+    read_table,
+    source_fingerprint,
+    write_table,
+)
 
 DAYS = [dt.date(2026, 3, day) for day in (1, 2, 3)]
 
@@ -28,7 +37,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
 
 
 def test_a_table_is_read_as_it_was_written(root: UPath) -> None:
-    table = mark_partial(pa.table({"id_sanpham": ["a"], "title": ["x"]}, schema=SCHEMA), partial=True)
+    table = mark_source(pa.table({"id_sanpham": ["a"], "title": ["x"]}, schema=SCHEMA), "1:5", partial=True)
     write_table(root / "asset" / "day.parquet", table)
     assert read_table(root / "asset" / "day.parquet").equals(table)
     assert is_partial(read_table(root / "asset" / "day.parquet"))
@@ -40,10 +49,30 @@ def test_writing_leaves_no_other_file(root: UPath) -> None:
     assert [path.name for path in (root / "asset").iterdir()] == [f"{DAYS[0]}.parquet"]
 
 
-def test_the_mark_of_a_partial_day_can_be_taken_off() -> None:
-    table = mark_partial(pa.table({"id_sanpham": ["a"]}), partial=True)
-    assert not is_partial(mark_partial(table, partial=False))
-    assert not is_partial(pa.table({"id_sanpham": ["a"]}))
+def test_a_file_tells_of_which_state_of_the_source_it_was_made(root: UPath) -> None:
+    raw = mark_source(pa.table({"id_sanpham": ["a"]}), "1:5", partial=False)
+    derived = marked_as(pa.table({"id_sanpham": ["a"], "title": ["x"]}, schema=SCHEMA), raw)
+    write_table(root / "asset" / "day.parquet", derived)
+    assert source_fingerprint(read_table(root / "asset" / "day.parquet")) == "1:5"
+    assert not is_partial(derived)
+
+
+def test_a_part_of_a_day_is_no_state_of_it() -> None:
+    table = mark_source(pa.table({"id_sanpham": ["a"]}), "9:5", partial=True)
+    assert is_partial(table)
+    assert source_fingerprint(table) is None
+    assert not is_partial(mark_source(table, "9:5", partial=False))
+    assert source_fingerprint(pa.table({"id_sanpham": ["a"]})) is None
+
+
+def test_earlier_rows_are_those_of_the_days_before(root: UPath) -> None:
+    for number, day in enumerate(DAYS[:3]):
+        write_day(root, day, **{f"p{number}": "x"})
+    rows = earlier_rows(root, "asset", DAYS[2], (DAYS[2] - DAYS[1]).days, ["id_sanpham"])
+    assert rows is not None
+    assert rows.to_pylist() == [{"id_sanpham": "p1"}]
+    assert earlier_rows(root, "asset", DAYS[0], 28, ["id_sanpham"]) is None
+    assert earlier_rows(root, "no such asset", DAYS[0], 28, ["id_sanpham"]) is None
 
 
 def test_the_newest_other_day_that_has_a_product_is_found(root: UPath) -> None:

@@ -110,6 +110,25 @@ def test_failures_under_another_key_may_be_left_alone(ledger):
     assert ledger.get_many([sha(1)], other) == {sha(1): REFUSED}
 
 
+def test_labels_are_forgotten_under_the_key_given_and_no_other(ledger):
+    other = dataclasses.replace(KEY, model_digest="other model")
+    for key in (KEY, other):
+        ledger.put(sha(1), key, LABELED)
+    ledger.put(sha(2), KEY, REFUSED)
+    ledger.put(sha(3), KEY, LABELED)
+    assert ledger.forget_labels([sha(1), sha(2), sha(4)], KEY) == 2
+    assert ledger.get_many([sha(1), sha(2), sha(3)], KEY) == {sha(3): LABELED}
+    assert ledger.get_many([sha(1)], other) == {sha(1): LABELED}
+
+
+def test_labels_of_more_images_than_a_batch_are_forgotten(ledger):
+    numbers = [0, BATCH_SIZE, BATCH_SIZE + 1]
+    for number in numbers:
+        ledger.put(sha(number), KEY, LABELED)
+    assert ledger.forget_labels([sha(number) for number in range(BATCH_SIZE + 2)], KEY) == len(numbers)
+    assert ledger.forget_labels([], KEY) == 0
+
+
 @pytest.mark.parametrize(
     ("error_class", "expected"),
     [("InvalidReplyError", InvalidReplyError), ("ErrorOfTomorrow", LabelError), ("LabelingError", LabelError)],
@@ -122,7 +141,12 @@ def test_a_refusal_comes_back_as_its_error(error_class, expected):
 
 
 @pytest.mark.parametrize(
-    "work", [lambda ledger: ledger.get_many([sha(1)], KEY), lambda ledger: ledger.forget([sha(1)])]
+    "work",
+    [
+        lambda ledger: ledger.get_many([sha(1)], KEY),
+        lambda ledger: ledger.forget([sha(1)]),
+        lambda ledger: ledger.forget_labels([sha(3)], KEY),
+    ],
 )
 def test_a_connection_that_breaks_in_the_middle_is_made_anew(ledger, engine, no_waiting, work):
     ledger.put(sha(1), KEY, LABELED)

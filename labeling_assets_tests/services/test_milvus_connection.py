@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from milvus_samples import IDENTITY, MONDAY, record, store_of
+from milvus_samples import IDENTITY, MONDAY, never_superseded, record, store_of
 
 from labeling_assets.embedded.milvus import MilvusServer
 from labeling_assets.errors import ConfigurationError, ServiceUnavailableError
@@ -124,7 +124,9 @@ def refusing_uri() -> Iterator[str]:
 
 
 def test_a_refused_token_is_a_wrong_setting_and_is_not_repeated_in_the_message(refusing_uri: str) -> None:
-    store = MilvusStore(refusing_uri, "root:geheim", "products", "auto", IDENTITY, threading.Lock)
+    store = MilvusStore(
+        refusing_uri, "root:geheim", "products", "auto", IDENTITY, lambda: never_superseded(threading.Lock())
+    )
     with pytest.raises(ConfigurationError, match="refuses the token") as caught:
         store.ensure()
     assert "geheim" not in str(caught.value)

@@ -47,7 +47,9 @@ def database(engine: sa.Engine) -> ProductDatabase:
 
 
 def crawled_ids(engine: sa.Engine, limit: int | None = None) -> list[str]:
-    return [row["product_id"] for chunk in database(engine).crawl_day(DAY, limit) for row in chunk]
+    source = database(engine)
+    with source.snapshot() as snapshot:
+        return [row["product_id"] for chunk in source.crawl_day(snapshot, DAY, limit) for row in chunk]
 
 
 def row(product_id: str, published_at: dt.datetime, image: str | None = "http://host/a.jpg") -> dict[str, Any]:
@@ -70,7 +72,9 @@ def test_a_day_is_half_open_in_the_business_time_zone(engine: sa.Engine) -> None
 def test_a_source_column_without_time_zone_is_read_in_the_business_time_zone(engine: sa.Engine) -> None:
     naive = MIDNIGHT.replace(tzinfo=None)
     source_table(engine, [row("before", naive - SECOND), row("first", naive)], published_type="timestamp")
-    (chunk,) = database(engine).crawl_day(DAY)
+    source = database(engine)
+    with source.snapshot() as snapshot:
+        (chunk,) = source.crawl_day(snapshot, DAY)
     assert [each["product_id"] for each in chunk] == ["first"]
     assert chunk[0]["published_at"] == MIDNIGHT
 
@@ -79,7 +83,20 @@ def test_a_source_column_without_time_zone_is_read_in_the_business_time_zone(eng
 def test_rows_without_an_image_are_left_out_and_counted(engine: sa.Engine, image: str | None) -> None:
     source_table(engine, [row("with", MIDNIGHT), row("without", MIDNIGHT, image)])
     assert crawled_ids(engine) == ["with"]
-    assert database(engine).rows_without_image(DAY) == 1
+    source = database(engine)
+    with source.snapshot() as snapshot:
+        assert source.rows_without_image(snapshot, DAY) == 1
+
+
+def test_a_snapshot_sees_no_row_that_comes_later(engine: sa.Engine) -> None:
+    source_table(engine, [row("there", MIDNIGHT)])
+    source = database(engine)
+    with source.snapshot() as snapshot:
+        assert source.rows_without_image(snapshot, DAY) == 0
+        with engine.begin() as other:
+            other.execute(sa.text("update ai_craw.product_marketing_summary set image = null"))
+        assert source.rows_without_image(snapshot, DAY) == 0
+        assert [len(chunk) for chunk in source.crawl_day(snapshot, DAY)] == [1]
 
 
 def test_a_limit_takes_the_newest_rows(engine: sa.Engine) -> None:
@@ -94,8 +111,9 @@ def test_a_missing_source_table_is_a_configuration_error(engine: sa.Engine) -> N
 
 def test_a_server_that_does_not_answer_is_unavailable_and_its_password_stays_secret() -> None:
     engine = create_engine("postgresql://user:hunter2@127.0.0.1:1/labeling")
-    with pytest.raises(ServiceUnavailableError) as caught:
-        list(ProductDatabase(engine, "ai_craw.product_marketing_summary", ZONE).crawl_day(DAY))
+    source = ProductDatabase(engine, "ai_craw.product_marketing_summary", ZONE)
+    with pytest.raises(ServiceUnavailableError) as caught, source.snapshot():
+        pass
     assert "hunter2" not in str(caught.value)
 
 

@@ -1,9 +1,10 @@
 """The products domain in seven assets, in the order in which data flows; one partition is one business day.
 
-Each asset reads its input, calls the service that does the work, and reports. What the work is stands in `products/`
-and `services/`. A row that fails goes to the quarantine with its reason; it never fails the day.
+Each asset reads its input, calls the service that does the work, and reports, a day at a time. What the work is stands
+in `products/` and `services/`. A row that fails goes to the quarantine with its reason; it never fails the day.
 """
 
+import datetime as dt
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,10 +13,12 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from labeling_assets.defs.products import checks, columns, partitions, reports
-from labeling_assets.defs.products.stage import TABLE, Stage, StageResult
+from labeling_assets.defs.products import checks, columns, model_checks, partitions, reports, store_checks
+from labeling_assets.defs.products.stage import DayResult, Stage, StageEvents
+from labeling_assets.errors import SupersededError
 from labeling_assets.products.assembly import data_label_rows, embedded_products, imaged_products, labeled_products
 from labeling_assets.products.dedupe import compare, distinct_products
+from labeling_assets.products.label_drift import DRIFT_COLUMNS, HISTORY_DAYS
 from labeling_assets.products.labels import SCHEMA_VERSION
 from labeling_assets.products.prompt import PROMPT_VERSION
 from labeling_assets.products.raw import raw_products as raw_records
@@ -25,7 +28,9 @@ from labeling_assets.products.records import (
     ImagedProduct,
     LabeledProduct,
     RawProduct,
+    arrow_schema,
     from_table,
+    to_table,
 )
 from labeling_assets.products.vectors import DESCRIPTION_VECTOR, IMAGE_VECTOR, milvus_records, with_vectors
 from labeling_assets.resources import (
@@ -36,17 +41,20 @@ from labeling_assets.resources import (
     VectorStoreResource,
     VisionModelResource,
 )
-from labeling_assets.services.day_tables import is_partial
+from labeling_assets.services.day_tables import is_partial, mark_source, marked_as, source_fingerprint
 from labeling_assets.services.embedding.cached import CachedEmbedder
 from labeling_assets.services.images.store import FetchCounts
 from labeling_assets.services.vision.labeler import Labeler
 
 GROUP = "products"
 NETWORK_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
+MAX_QUARANTINED_SHARE = columns.SETTINGS.max_quarantined_share
 COMMON: dict[str, Any] = {
     "partitions_def": partitions.product_days,
+    "backfill_policy": dg.BackfillPolicy.single_run(),
     "group_name": GROUP,
     "owners": ["team:data-platform"],
+    "retry_policy": NETWORK_RETRIES,
 }
 
 
@@ -58,55 +66,67 @@ class CrawlConfig(dg.Config):
 
 @dg.asset(
     **COMMON,
-    dagster_type=TABLE,
     deps=[columns.SOURCE_NAME],
     kinds={"postgres", "parquet"},
     pool="product_database",
-    retry_policy=NETWORK_RETRIES,
-    check_specs=checks.specs("raw_products", "rows_lie_in_the_day"),
+    check_specs=checks.specs("raw_products", "columns_match_schema", "rows_lie_in_the_day"),
     metadata=columns.COLUMNS["raw_products"],
 )
 def raw_products(
-    context: dg.AssetExecutionContext, config: CrawlConfig, product_database: ProductDatabaseResource
-) -> StageResult:
+    context: dg.AssetExecutionContext,
+    config: CrawlConfig,
+    product_database: ProductDatabaseResource,
+    storage: StorageResource,
+) -> StageEvents:
     """One row per source row of the business day that has an image, newest first.
 
-    - **Source** LABELING_SOURCE_TABLE, half-open day in LABELING_TIMEZONE, by a server-side cursor.
+    - **Source** LABELING_SOURCE_TABLE, half-open day in LABELING_TIMEZONE, by a server-side cursor; the state of the
+    day's rows is read in the same snapshot and stays with the data, see `changed_products_sensor`.
     - **Stored in** Parquet.
     - **Re-run** reads the day anew; the file is replaced.
-    - **Cost** one query; likes, comments and shares are estimates.
+    - **Cost** three queries; likes, comments and shares are estimates.
     """
-    with Stage(context, product_database) as stage:
-        database = product_database.get()
-        chunks = database.crawl_day(stage.day, config.limit)
-        records, failures = raw_records(itertools.chain.from_iterable(chunks), database.zone)
-        rows_in = len(records) + len(failures)
-        table = stage.table(records, RawProduct, partial=config.limit is not None and rows_in >= config.limit)
-        return stage.result(
-            table,
-            rows_in=rows_in,
-            rows_out=len(records),
-            failures=failures,
-            metadata=reports.raw(records, table, database.rows_without_image(stage.day)),
-            checks=[checks.rows_lie_in_the_day(table, stage.day)],
-        )
+    with Stage(context, product_database, storage) as stage:
+        database, source_days = product_database.get(), product_database.source_days()
+
+        def crawl(day: dt.date) -> DayResult:
+            with database.snapshot() as snapshot:
+                fingerprint = source_days.fingerprint(snapshot, day)
+                chunks = database.crawl_day(snapshot, day, config.limit)
+                records, failures = raw_records(itertools.chain.from_iterable(chunks), database.zone)
+                rows_without_image = database.rows_without_image(snapshot, day)
+            rows_in = len(records) + len(failures)
+            is_limited = config.limit is not None and rows_in >= config.limit
+            table = mark_source(to_table(records, RawProduct), fingerprint, partial=is_limited)
+            return DayResult(
+                table,
+                rows_in=rows_in,
+                rows_out=len(records),
+                failures=failures,
+                metadata=reports.raw(records, table, rows_without_image) | {"source_fingerprint": fingerprint},
+                checks=[
+                    checks.columns_match_schema(table, arrow_schema(RawProduct)),
+                    checks.rows_lie_in_the_day(table, day),
+                ],
+            )
+
+        yield from stage.each_day(crawl)
 
 
 @dg.asset(
     **COMMON,
-    dagster_type=TABLE,
+    deps=[raw_products],
     kinds={"milvus", "parquet"},
     pool="milvus",
-    retry_policy=NETWORK_RETRIES,
-    check_specs=checks.specs("deduped_products", "ids_are_unique"),
+    check_specs=checks.specs("deduped_products", "columns_match_schema", "ids_are_unique"),
     metadata=columns.COLUMNS["deduped_products"],
 )
 def deduped_products(
     context: dg.AssetExecutionContext,
-    raw_products: pa.Table,
     product_database: ProductDatabaseResource,
+    storage: StorageResource,
     vector_store: VectorStoreResource,
-) -> StageResult:
+) -> StageEvents:
     """One row per distinct product of the day, with its status against Milvus: new, changed or unchanged.
 
     Of several rows of a product the newest counts; then the one with more impressions. `rows_in` counts distinct
@@ -117,37 +137,43 @@ def deduped_products(
     - **Re-run** the same products; only the status follows Milvus.
     - **Cost** one existence query per 1,000 products.
     """
-    with Stage(context, product_database) as stage:
-        products = distinct_products(from_table(raw_products, RawProduct))
+    with Stage(context, product_database, storage) as stage:
         store = vector_store.get()
         store.ensure()
-        records = list(compare(products, store.existing(list(products))))
-        table = stage.table(records, DedupedProduct, partial=is_partial(raw_products))
-        return stage.result(
-            table,
-            rows_in=len(products),
-            rows_out=len(records),
-            failures={},
-            metadata=reports.deduped(records, table),
-            checks=[checks.ids_are_unique(table)],
-        )
+
+        def dedupe(day: dt.date) -> DayResult:
+            raw = stage.read("raw_products", day)
+            products = distinct_products(from_table(raw, RawProduct))
+            records = list(compare(products, store.existing(list(products))))
+            table = marked_as(to_table(records, DedupedProduct), raw)
+            return DayResult(
+                table,
+                rows_in=len(products),
+                rows_out=len(records),
+                metadata=reports.deduped(records, table),
+                checks=[
+                    checks.columns_match_schema(table, arrow_schema(DedupedProduct)),
+                    checks.ids_are_unique(table),
+                ],
+            )
+
+        yield from stage.each_day(dedupe)
 
 
 @dg.asset(
     **COMMON,
-    dagster_type=TABLE,
+    deps=[deduped_products],
     kinds={"http", "parquet"},
     pool="image_host",
-    retry_policy=NETWORK_RETRIES,
-    check_specs=checks.specs("product_images", "most_images_are_usable"),
+    check_specs=checks.specs("product_images", "columns_match_schema", "most_images_are_usable"),
     metadata=columns.COLUMNS["product_images"],
 )
 def product_images(
     context: dg.AssetExecutionContext,
-    deduped_products: pa.Table,
     product_database: ProductDatabaseResource,
+    storage: StorageResource,
     image_store: ImageStoreResource,
-) -> StageResult:
+) -> StageEvents:
     """One row per distinct product with the facts of its image, or the reason why its image is in quarantine.
 
     - **Source** the image URL of each product; each distinct URL is fetched once, private addresses are refused.
@@ -156,39 +182,56 @@ def product_images(
     - **Re-run** conditional requests; only what changed on the image host is downloaded.
     - **Cost** one request per distinct URL.
     """
-    with Stage(context, product_database) as stage:
-        store, counts = image_store.get(), FetchCounts()
-        products = list(from_table(deduped_products, DedupedProduct))
-        outcomes = dict(store.fetch_all({product.image.strip() for product in products}, counts))
-        records, failures = imaged_products(products, outcomes)
-        table = stage.table(records, ImagedProduct, partial=is_partial(deduped_products))
-        return stage.result(
-            table,
-            rows_in=len(products),
-            rows_out=len(products) - len(failures),
-            failures=failures,
-            metadata=reports.images(records, table, counts, store.thumbnail),
-            checks=[checks.quarantined_share_is_low("most_images_are_usable", failures, len(products))],
-        )
+    with Stage(context, product_database, storage) as stage:
+        store = image_store.get()
+
+        def fetch(day: dt.date) -> DayResult:
+            deduped, counts = stage.read("deduped_products", day), FetchCounts()
+            products = list(from_table(deduped, DedupedProduct))
+            outcomes = dict(store.fetch_all({product.image.strip() for product in products}, counts))
+            records, failures = imaged_products(products, outcomes)
+            table = marked_as(to_table(records, ImagedProduct), deduped)
+            return DayResult(
+                table,
+                rows_in=len(products),
+                rows_out=len(products) - len(failures),
+                failures=failures,
+                metadata=reports.images(records, table, counts, store.thumbnail),
+                checks=[
+                    checks.columns_match_schema(table, arrow_schema(ImagedProduct)),
+                    checks.quarantined_share_is_low(
+                        "most_images_are_usable", failures, len(products), MAX_QUARANTINED_SHARE
+                    ),
+                ],
+            )
+
+        yield from stage.each_day(fetch)
 
 
 @dg.asset(
     **COMMON,
-    dagster_type=TABLE,
+    deps=[product_images],
     kinds={"python", "parquet"},
     pool="vision_model",
-    retry_policy=NETWORK_RETRIES,
     code_version=f"prompt {PROMPT_VERSION}, schema {SCHEMA_VERSION}",
-    check_specs=checks.specs("qwen_labels", "labels_match_schema", "most_images_are_labeled"),
+    check_specs=checks.specs(
+        "qwen_labels",
+        "columns_match_schema",
+        "labels_match_schema",
+        "most_images_are_labeled",
+        "most_labels_say_something",
+        "label_distribution_is_steady",
+        "labels_agree_with_titles",
+    ),
     metadata=columns.COLUMNS["qwen_labels"],
 )
 def qwen_labels(
     context: dg.AssetExecutionContext,
-    product_images: pa.Table,
     product_database: ProductDatabaseResource,
+    storage: StorageResource,
     image_store: ImageStoreResource,
     vision_model: VisionModelResource,
-) -> StageResult:
+) -> StageEvents:
     """One row per labeled product: fifteen label fields, a description, and who said so.
 
     - **Source** the 512 px image of each product and the vision model of LABELING_VISION_BACKEND.
@@ -196,43 +239,61 @@ def qwen_labels(
     - **Re-run** labels come from the ledger; only images never asked about are paid for.
     - **Cost** one model call per distinct new image; a faulty reply is asked again once.
     """
-    with Stage(context, product_database) as stage:
+    with Stage(context, product_database, storage) as stage:
         model, store = vision_model.get(), image_store.get()
         model.check()
-        labeler = Labeler(model, product_database.ledger())
-        products = [row for row in from_table(product_images, ImagedProduct) if row.image_sha256]
-        outcomes = dict(labeler.label_all([str(row.image_sha256) for row in products], store.model_jpeg))
-        records, failures = labeled_products(products, outcomes, vision_model.description_language)
-        table = stage.table(records, LabeledProduct, partial=is_partial(product_images))
-        return stage.result(
-            table,
-            rows_in=len(products),
-            rows_out=len(records),
-            failures=failures,
-            metadata=reports.labels(records, table, len(products), model, labeler.counts, store.thumbnail),
-            checks=[
-                checks.labels_match_schema(table),
-                checks.quarantined_share_is_low("most_images_are_labeled", failures, len(products)),
-            ],
-        )
+
+        def label(day: dt.date) -> DayResult:
+            images = stage.read("product_images", day)
+            labeler = Labeler(model, product_database.ledger())
+            products = [row for row in from_table(images, ImagedProduct) if row.image_sha256]
+            outcomes = dict(labeler.label_all([str(row.image_sha256) for row in products], store.model_jpeg))
+            records, failures = labeled_products(products, outcomes, vision_model.description_language)
+            table = marked_as(to_table(records, LabeledProduct), images)
+            history = storage.earlier_rows("qwen_labels", day, HISTORY_DAYS, DRIFT_COLUMNS)
+            nothing = table.select(DRIFT_COLUMNS).slice(0, 0)
+            return DayResult(
+                table,
+                rows_in=len(products),
+                rows_out=len(records),
+                failures=failures,
+                metadata=reports.labels(records, table, len(products), model, labeler.counts, store.thumbnail),
+                checks=[
+                    checks.columns_match_schema(table, arrow_schema(LabeledProduct)),
+                    checks.labels_match_schema(table),
+                    checks.quarantined_share_is_low(
+                        "most_images_are_labeled", failures, len(products), MAX_QUARANTINED_SHARE
+                    ),
+                    model_checks.most_labels_say_something(table),
+                    model_checks.label_distribution_is_steady(table, history if history is not None else nothing),
+                    model_checks.labels_agree_with_titles(table),
+                ],
+            )
+
+        yield from stage.each_day(label)
 
 
 @dg.asset(
     **COMMON,
-    dagster_type=TABLE,
+    deps=[qwen_labels],
     kinds={"numpy", "parquet"},
     pool="gpu",
-    retry_policy=NETWORK_RETRIES,
-    check_specs=checks.specs("clip_vectors", "vectors_are_unit_length"),
+    check_specs=checks.specs(
+        "clip_vectors",
+        "columns_match_schema",
+        "vectors_are_unit_length",
+        "vectors_fit_the_embedder",
+        "vectors_differ",
+    ),
     metadata=columns.COLUMNS["clip_vectors"],
 )
 def clip_vectors(
     context: dg.AssetExecutionContext,
-    qwen_labels: pa.Table,
     product_database: ProductDatabaseResource,
+    storage: StorageResource,
     image_store: ImageStoreResource,
     embedder: EmbedderResource,
-) -> StageResult:
+) -> StageEvents:
     """One row per product ready for Milvus, with the vectors of its image and of its description.
 
     - **Source** the 512 px image and the description, by the embedder of LABELING_EMBEDDER.
@@ -241,41 +302,54 @@ def clip_vectors(
     - **Re-run** vectors come from the cache.
     - **Cost** one embedding per distinct new image and per distinct new description.
     """
-    with Stage(context, product_database) as stage:
-        store, cached = image_store.get(), CachedEmbedder(embedder.get(), product_database.get().engine)
-        products = list(from_table(qwen_labels, LabeledProduct))
-        descriptions = cached.embed_texts([row.description for row in products])
-        images, errors = cached.embed_images([str(row.image_sha256) for row in products], store.model_image)
-        records, positions, failures = embedded_products(products, errors, cached.identity.key)
-        rows = np.asarray(positions, dtype=np.intp)
-        table = stage.table(records, EmbeddedProduct, partial=is_partial(qwen_labels))
-        table = with_vectors(table, images[rows], descriptions[rows])
-        return stage.result(
-            table,
-            rows_in=len(products),
-            rows_out=len(records),
-            failures=failures,
-            metadata=reports.vectors(table, cached, store.thumbnail),
-            checks=[checks.vectors_are_unit_length(table, [IMAGE_VECTOR, DESCRIPTION_VECTOR])],
-        )
+    with Stage(context, product_database, storage) as stage:
+        store, model, engine = image_store.get(), embedder.get(), product_database.get().engine
+
+        def embed(day: dt.date) -> DayResult:
+            labels, cached = stage.read("qwen_labels", day), CachedEmbedder(model, engine)
+            products = list(from_table(labels, LabeledProduct))
+            descriptions = cached.embed_texts([row.description for row in products])
+            images, errors = cached.embed_images([str(row.image_sha256) for row in products], store.model_image)
+            records, positions, failures = embedded_products(products, errors, cached.identity.key)
+            rows = np.asarray(positions, dtype=np.intp)
+            table = with_vectors(to_table(records, EmbeddedProduct), images[rows], descriptions[rows])
+            table = marked_as(table, labels)
+            return DayResult(
+                table,
+                rows_in=len(products),
+                rows_out=len(records),
+                failures=failures,
+                metadata=reports.vectors(table, cached, store.thumbnail),
+                checks=[
+                    checks.columns_match_schema(table, checks.embedded_schema(cached.identity.dimension)),
+                    checks.vectors_are_unit_length(table, [IMAGE_VECTOR, DESCRIPTION_VECTOR]),
+                    model_checks.vectors_fit_the_embedder(table, [IMAGE_VECTOR, DESCRIPTION_VECTOR], cached.identity),
+                    model_checks.vectors_differ(table),
+                ],
+            )
+
+        yield from stage.each_day(embed)
 
 
 @dg.asset(
     **COMMON,
-    dagster_type=TABLE,
+    deps=[clip_vectors],
     kinds={"milvus", "parquet"},
     pool="milvus",
-    retry_policy=NETWORK_RETRIES,
-    check_specs=checks.specs("milvus_collection", "milvus_holds_every_labeled_product"),
+    check_specs=checks.specs(
+        "milvus_collection",
+        "columns_match_schema",
+        "milvus_holds_every_labeled_product",
+        "stored_vectors_find_their_product",
+    ),
     metadata=columns.COLUMNS["milvus_collection"],
 )
 def milvus_collection(
     context: dg.AssetExecutionContext,
-    clip_vectors: pa.Table,
     product_database: ProductDatabaseResource,
-    vector_store: VectorStoreResource,
     storage: StorageResource,
-) -> StageResult:
+    vector_store: VectorStoreResource,
+) -> StageEvents:
     """The day in Milvus equals the day's vectors; one row per product that was written or removed.
 
     New and changed products are upserted, unchanged ones are left alone, products that left the day are removed, or
@@ -286,42 +360,61 @@ def milvus_collection(
     - **Re-run** writes nothing where nothing changed.
     - **Cost** upserts in batches of 500 and one flush; one writer at a time.
     """
-    with Stage(context, product_database) as stage:
+    with Stage(context, product_database, storage) as stage:
         store = vector_store.get()
         store.ensure()
-        sync = store.sync_day(
-            stage.day,
-            milvus_records(clip_vectors),
-            find_elsewhere=lambda ids: _records_elsewhere(storage, stage, ids),
-            is_partial=is_partial(clip_vectors),
-            keep=stage.waiting_for_retry(),
-        )
-        ids = [str(each) for each in clip_vectors["id_sanpham"].to_pylist()]
-        held = store.existing(ids)
-        return stage.result(
-            reports.sync_table(sync),
-            rows_in=clip_vectors.num_rows,
-            rows_out=clip_vectors.num_rows,
-            failures={},
-            metadata=reports.milvus(sync, store.state()),
-            checks=[checks.holds_every_product("milvus_holds_every_labeled_product", ids, held)],
-        )
+
+        def sync(day: dt.date) -> DayResult:
+            vectors, waiting = stage.read("clip_vectors", day), stage.waiting_for_retry(day)
+            synced = store.sync_day(
+                day,
+                _records_of_day(stage, day, vectors),
+                find_elsewhere=lambda ids: _records_elsewhere(storage, day, ids),
+                is_partial=is_partial(vectors),
+                keep=waiting,
+            )
+            hashes = dict(zip(*(vectors[name].to_pylist() for name in ("id_sanpham", "record_hash")), strict=True))
+            held, table = store.existing(hashes), marked_as(reports.sync_table(synced), vectors)
+            return DayResult(
+                table,
+                rows_in=vectors.num_rows,
+                rows_out=vectors.num_rows,
+                metadata=reports.milvus(synced, store.state()),
+                checks=[
+                    checks.columns_match_schema(table, reports.SYNC_SCHEMA),
+                    store_checks.milvus_holds_every_labeled_product(
+                        day, hashes, held, store.of_day(day), waiting, is_partial=is_partial(vectors)
+                    ),
+                    store_checks.stored_vectors_find_their_product(
+                        day,
+                        vectors,
+                        held,
+                        lambda vector: store.search(
+                            vector, IMAGE_VECTOR, store_checks.SEARCH_HITS, consistency="Strong"
+                        ),
+                    ),
+                ],
+                once_kept=lambda: stage.record_synced(day, source_fingerprint(vectors)),
+            )
+
+        yield from stage.each_day(sync)
 
 
 @dg.asset(
     **COMMON,
+    deps=[qwen_labels],
     kinds={"postgres"},
     pool="product_database",
-    retry_policy=NETWORK_RETRIES,
-    check_specs=checks.specs("data_label", "data_label_holds_every_labeled_product"),
+    op_tags={"dagster/priority": "-1"},  # after milvus_collection where one process runs both: then they are compared
+    check_specs=checks.specs("data_label", "data_label_holds_every_labeled_product", "data_label_equals_milvus"),
     metadata=columns.COLUMNS["data_label"],
 )
 def data_label(
     context: dg.AssetExecutionContext,
-    qwen_labels: pa.Table,
     product_database: ProductDatabaseResource,
     storage: StorageResource,
-) -> StageResult:
+    vector_store: VectorStoreResource,
+) -> StageEvents:
     """The descriptions of the day in Postgres, one row per product, for the systems that read the source schema.
 
     - **Source** qwen_labels.
@@ -330,26 +423,53 @@ def data_label(
     - **Re-run** writes nothing where nothing changed.
     - **Cost** one transaction.
     """
-    with Stage(context, product_database) as stage:
+    with Stage(context, product_database, storage) as stage:
         database = product_database.get()
-        rows = data_label_rows(qwen_labels)
-        ids = [row["id_sanpham"] for row in rows]
-        partial = is_partial(qwen_labels)
-        leaving = [] if partial else database.data_label_ids_leaving(stage.day, [*ids, *stage.waiting_for_retry()])
-        elsewhere = storage.newest_elsewhere("qwen_labels", stage.day, leaving)
-        restored = data_label_rows(elsewhere) if elsewhere is not None else []
-        counts = database.sync_data_label(stage.day, rows, restored, leaving)
-        held = database.data_label_ids(ids)
-        return stage.result(
-            None,
-            rows_in=len(rows),
-            rows_out=len(rows),
-            failures={},
-            metadata=reports.data_label(qwen_labels, counts, len(restored)),
-            checks=[checks.holds_every_product("data_label_holds_every_labeled_product", ids, held)],
-        )
+
+        def sync(day: dt.date) -> DayResult:
+            labels = stage.read("qwen_labels", day)
+            rows = data_label_rows(labels)
+            ids = [row["id_sanpham"] for row in rows]
+            present = [*ids, *stage.waiting_for_retry(day)]
+            leaving = [] if is_partial(labels) else database.data_label_ids_leaving(day, present)
+            elsewhere = storage.newest_elsewhere("qwen_labels", day, leaving)
+            restored = data_label_rows(elsewhere) if elsewhere is not None else []
+            counts = database.sync_data_label(day, rows, restored, leaving)
+            fingerprint = source_fingerprint(labels)
+            held = database.data_label_ids(ids)
+            return DayResult(
+                None,
+                rows_in=len(rows),
+                rows_out=len(rows),
+                metadata=reports.data_label(labels, counts, len(restored)),
+                checks=[
+                    checks.holds_every_product("data_label_holds_every_labeled_product", ids, held),
+                    _compared_with_milvus(product_database, vector_store, day, fingerprint),
+                ],
+                once_kept=lambda: stage.record_synced(day, fingerprint),
+            )
+
+        yield from stage.each_day(sync)
 
 
-def _records_elsewhere(storage: StorageResource, stage: Stage, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-    table = storage.newest_elsewhere("clip_vectors", stage.day, ids)
+def _records_of_day(stage: Stage, day: dt.date, vectors: pa.Table) -> Iterator[list[dict[str, Any]]]:
+    """The day's records, once the file is seen to be the same; called by the only writer, so that it stays the same."""
+    if stage.read("clip_vectors", day).schema.metadata != vectors.schema.metadata:
+        raise SupersededError(f"Another run has made clip_vectors of {day} anew.", "The run is tried again.")
+    yield from milvus_records(vectors)
+
+
+def _compared_with_milvus(
+    product_database: ProductDatabaseResource, vector_store: VectorStoreResource, day: dt.date, fingerprint: str | None
+) -> dg.AssetCheckResult:
+    """Compare `data_label` with Milvus, where Milvus holds the day in the same state."""
+    if product_database.synced_days().find(day, day).get(day, {}).get("milvus_collection") != fingerprint:
+        return store_checks.data_label_equals_milvus({}, {}, is_compared=False)
+    held = {id_: row["description"] for id_, row in product_database.get().data_label_of_day(day).items()}
+    without_vectors = {row.product_id for row in product_database.quarantine().find(day=day, stage="clip_vectors")}
+    return store_checks.data_label_equals_milvus(held, vector_store.get().descriptions(day), without_vectors)
+
+
+def _records_elsewhere(storage: StorageResource, day: dt.date, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    table = storage.newest_elsewhere("clip_vectors", day, ids)
     return itertools.chain.from_iterable(milvus_records(table)) if table is not None else iter(())

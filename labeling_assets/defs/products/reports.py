@@ -21,6 +21,7 @@ from labeling_assets.services.vision import VisionModel
 from labeling_assets.services.vision.labeler import LabelCounts
 
 Thumbnail = Callable[[str], bytes]
+SYNC_SCHEMA = pa.schema([("id_sanpham", pa.string()), ("action", pa.string())])
 
 
 def raw(records: Sequence[RawProduct], table: pa.Table, rows_without_image: int) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def sync_table(sync: SyncResult) -> pa.Table:
         "removed": sync.removed_ids,
     }
     rows = [{"id_sanpham": id_sanpham, "action": action} for action, ids in actions.items() for id_sanpham in ids]
-    return pa.Table.from_pylist(rows, schema=pa.schema([("id_sanpham", pa.string()), ("action", pa.string())]))
+    return pa.Table.from_pylist(rows, schema=SYNC_SCHEMA)
 
 
 def data_label(table: pa.Table, counts: DataLabelCounts, rows_restored: int) -> dict[str, Any]:

@@ -1,84 +1,243 @@
-"""What the seven assets have in common: the day, the clock, the quarantine, and the result with its metadata."""
+"""What the seven assets have in common: their days, the clock, files, quarantine, failed days, metadata and checks.
+
+A run covers one day or a range of days. A stage works through its days one after the other, and each day is reported as
+soon as it is done: its file, its materialization and its checks. In a range, a day that fails is remembered with the
+reason, and the other days go on; the last stages of the run then fail it, so that Dagster shows the failed days as
+failed and all others as done.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-from pydantic import BaseModel
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
-from labeling_assets.errors import LabelingError, RowError
+from labeling_assets.abandoned_runs import mark_process
+from labeling_assets.errors import DayError, LabelingError, RowError
 from labeling_assets.failures import as_dagster_failure
 from labeling_assets.metadata import bar_chart, stage_metadata
-from labeling_assets.products.records import to_table
-from labeling_assets.resources import ProductDatabaseResource
-from labeling_assets.services.day_tables import is_partial, mark_partial
+from labeling_assets.resources import ProductDatabaseResource, StorageResource
+from labeling_assets.services.day_state import DayFailures
+from labeling_assets.services.day_tables import is_partial
 
-if TYPE_CHECKING:
-    StageResult = dg.MaterializeResult[Any]
-else:
-    StageResult = dg.MaterializeResult  # with a type parameter, Dagster refuses it for an asset that has checks
-TABLE = dg.PythonObjectDagsterType(pa.Table, name="Table", description="Rows of one day, as an Arrow table.")
+BLOCKING_CHECKS = ("most_images_are_usable", "most_images_are_labeled")
+"""A day that fails one of these with severity ERROR goes no further."""
+SHOWN_FAILURES = 10
+REPORTED_BY_THE_STAGE = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
+"""Metadata of an output for which Dagster logs no materialization by itself. It would log one for every day of a range,
+also for the failed ones; it has no other way to tell that some days of a range are not materialized."""
+
+StageEvents = Iterator[Any]
+
+
+@dataclass(frozen=True)
+class DayResult:
+    """What a stage made of one day.
+
+    Attributes:
+        table: The rows to keep, with the marks of the table they were made of; None where the stage keeps no file.
+        rows_in: Rows read.
+        rows_out: Rows that are as they should be.
+        failures: Error of each row that goes to the quarantine, by product.
+        metadata: What the stage tells beside its counts.
+        checks: What was checked.
+        once_kept: Called when the file is written and the failures are in quarantine.
+    """
+
+    table: pa.Table | None
+    rows_in: int
+    rows_out: int
+    metadata: Mapping[str, Any]
+    failures: Mapping[str, RowError] = field(default_factory=dict)
+    checks: Sequence[dg.AssetCheckResult] = ()
+    once_kept: Callable[[], None] = lambda: None
 
 
 class Stage:
-    """One stage at work on one day; errors of the platform leave it as Dagster failures.
+    """One stage at work on the days of a run.
 
     Attributes:
-        day: The business day of the partition.
         name: Name of the asset.
+        run_days: All days of the run.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext, product_database: ProductDatabaseResource) -> None:
-        self.day = dt.date.fromisoformat(context.partition_key)
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        product_database: ProductDatabaseResource,
+        storage: StorageResource,
+    ) -> None:
         self.name = context.asset_key.path[-1]
-        self._log = context.log
-        self._quarantine = product_database
-        self._started = time.monotonic()
+        self.run_days = [dt.date.fromisoformat(key) for key in context.partition_keys]
+        self._context = context
+        self._database = product_database
+        self._storage = storage
+        self._check_results: dict[str, list[dg.AssetCheckResult]] = {}
 
     def __enter__(self) -> Stage:
+        mark_process(self._context.instance, self._context.run)
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        """Errors of the platform leave the block as Dagster failures."""
         if isinstance(error, LabelingError):
             raise as_dagster_failure(error) from error
 
-    def table(self, records: Sequence[BaseModel], model: type[BaseModel], *, partial: bool) -> pa.Table:
-        """The stage's rows as a table that remembers whether the day's crawl was limited."""
-        return mark_partial(to_table(records, model), partial=partial)
+    def read(self, asset: str, day: dt.date) -> pa.Table:
+        """The file of an asset of a day."""
+        return self._storage.read(asset, day)
 
-    def waiting_for_retry(self) -> set[str]:
+    def waiting_for_retry(self, day: dt.date) -> set[str]:
         """Products of the day that failed in any stage and may succeed later; what the stores have of them stays."""
-        return {row.product_id for row in self._quarantine.quarantine().find(day=self.day, can_retry=True)}
+        return {row.product_id for row in self._database.quarantine().find(day=day, can_retry=True)}
 
-    def result(
-        self,
-        value: pa.Table | None,
-        *,
-        rows_in: int,
-        rows_out: int,
-        failures: Mapping[str, RowError],
-        metadata: Mapping[str, Any],
-        checks: Sequence[dg.AssetCheckResult] = (),
-    ) -> StageResult:
-        """Report the failures to the quarantine and give Dagster the table, its metadata and its checks."""
-        processed = {*value["id_sanpham"].to_pylist(), *failures} if value is not None and is_partial(value) else None
-        self._quarantine.quarantine().report(self.day, self.name, failures, processed)
-        for id_sanpham, error in list(failures.items())[:5]:
-            self._log.warning("%r is in quarantine: %s: %s", id_sanpham, type(error).__name__, error)
-        seconds = time.monotonic() - self._started
-        reasons = bar_chart((type(error).__name__ for error in failures.values()), "Reasons of quarantine")
-        counts = stage_metadata(rows_in, rows_out, len(failures), seconds)
-        self._log.info(
-            "%s of %s: %d in, %d out, %d in quarantine", self.name, self.day, rows_in, rows_out, len(failures)
+    def record_synced(self, day: dt.date, fingerprint: str | None) -> None:
+        """Remember which state of the source this stage's store now holds of a day."""
+        self._database.synced_days().record(day, self.name, fingerprint)
+
+    def each_day(self, work: Callable[[dt.date], DayResult]) -> StageEvents:
+        """Work on every day that no earlier stage of the run has failed, and yield Dagster's events.
+
+        Raises:
+            dg.Failure: The only day, every day, or a service failed; or, in the last stage, any day of the run.
+        """
+        failures = DayFailures(self._database.get().engine)
+        run_id = self._context.run.run_id
+        failed = {failure.day for failure in failures.find(run_id=run_id)} if self._is_range else set()
+        days = [day for day in self.run_days if day not in failed]
+        has_done_any = False
+        for day in days:
+            try:
+                events = self._one_day(day, work)
+            except LabelingError as error:
+                if not self._is_range or error.can_retry:  # a service that is down fails the other days as well
+                    raise
+                failures.report(day, self.name, run_id, error)
+                self._context.log.error("%s of %s failed: %s", self.name, day, error)  # noqa: TRY400 - it tells all
+            except Exception as error:
+                if not self._is_range:
+                    raise
+                failures.report(day, self.name, run_id, _unexpected(error))
+                self._context.log.exception("%s of %s failed.", self.name, day)
+            else:
+                failures.clear(day, self.name)
+                has_done_any = True
+                yield from events
+        if self._is_range:
+            yield from self._end_of_range(failures, has_done_any=has_done_any)
+
+    @property
+    def _is_range(self) -> bool:
+        return len(self.run_days) > 1
+
+    def _one_day(self, day: dt.date, work: Callable[[dt.date], DayResult]) -> list[Any]:
+        """Do a day, keep what it gives, and return its events."""
+        started = time.monotonic()
+        result = work(day)
+        for check in result.checks:
+            if (
+                check.check_name in BLOCKING_CHECKS
+                and not check.passed
+                and check.severity is dg.AssetCheckSeverity.ERROR
+            ):
+                self._report_quarantine(day, result)
+                self._context.log_event(self._evaluation(day, check))
+                raise _blocked(check)
+        size = self._storage.write(self.name, day, result.table) if result.table is not None else {}
+        self._report_quarantine(day, result)
+        result.once_kept()
+        seconds = time.monotonic() - started
+        counts = stage_metadata(result.rows_in, result.rows_out, len(result.failures), seconds)
+        reasons = bar_chart((type(error).__name__ for error in result.failures.values()), "Reasons of quarantine")
+        self._context.log.info("%s of %s: %s", self.name, day, f"{result.rows_in} in, {result.rows_out} out")
+        metadata = {**counts, "quarantine_reasons": reasons, **result.metadata, **size}
+        if not self._is_range:
+            return [dg.MaterializeResult(metadata=metadata, check_results=list(result.checks))]
+        for check in result.checks:
+            self._check_results.setdefault(check.check_name or "", []).append(check)
+        materialization = dg.AssetMaterialization(self._context.asset_key, partition=str(day), metadata=metadata)
+        return [materialization, *(self._evaluation(day, check) for check in result.checks)]
+
+    def _report_quarantine(self, day: dt.date, result: DayResult) -> None:
+        table, processed = result.table, None
+        if table is not None and is_partial(table):
+            processed = {*table["id_sanpham"].to_pylist(), *result.failures}
+        self._database.quarantine().report(day, self.name, result.failures, processed)
+        for id_sanpham, error in list(result.failures.items())[:5]:
+            self._context.log.warning("%r is in quarantine: %s: %s", id_sanpham, type(error).__name__, error)
+
+    def _evaluation(self, day: dt.date, check: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+        return dg.AssetCheckEvaluation(
+            asset_key=self._context.asset_key,
+            check_name=check.check_name or "",
+            passed=check.passed,
+            metadata=check.metadata,
+            severity=check.severity,
+            description=check.description,
+            partition=str(day),
         )
-        return dg.MaterializeResult(
-            value=value,
-            metadata={**counts, "quarantine_reasons": reasons, **metadata},
-            check_results=list(checks),
-        )
+
+    def _end_of_range(self, failures: DayFailures, *, has_done_any: bool) -> StageEvents:
+        yield dg.MaterializeResult(metadata=REPORTED_BY_THE_STAGE, check_results=self._checks_of_range())
+        found = failures.find(run_id=self._context.run.run_id)
+        if found and (self._is_last_of_the_run or not has_done_any):
+            shown = [f"{each.day} in {each.stage}: {each.message} {each.remedy}" for each in found[:SHOWN_FAILURES]]
+            more = [f"and {len(found) - SHOWN_FAILURES} more"] if len(found) > SHOWN_FAILURES else []
+            raise dg.Failure(
+                f"{len(found)} of {len(self.run_days)} days failed. " + "\n".join([*shown, *more]),
+                metadata={
+                    "error_class": found[0].error_class,
+                    "remedy": found[0].remedy or "See the message.",
+                    "can_retry": False,
+                    "failed_days": dg.MetadataValue.json([str(each.day) for each in found]),
+                },
+                allow_retries=False,
+            )
+
+    def _checks_of_range(self) -> list[dg.AssetCheckResult]:
+        """One result per check for the range as a whole; that of each day is logged with its partition."""
+        results = []
+        for key in sorted(self._context.selected_asset_check_keys, key=lambda key: key.name):
+            of_days = self._check_results.get(key.name, [])
+            bad = [check for check in of_days if not check.passed]
+            is_error = any(check.severity is dg.AssetCheckSeverity.ERROR for check in bad)
+            worst = dg.AssetCheckSeverity.ERROR if is_error or not bad else dg.AssetCheckSeverity.WARN
+            results.append(
+                dg.AssetCheckResult(
+                    check_name=key.name,
+                    asset_key=key.asset_key,
+                    passed=not bad,
+                    severity=worst,
+                    metadata={"days_checked": len(of_days), "days_not_passed": len(bad)},
+                )
+            )
+        return results
+
+    @property
+    def _is_last_of_the_run(self) -> bool:
+        """Whether no other stage of this run waits for this one."""
+        assets = self._context.job_def.asset_layer
+        waiting = assets.asset_graph.get(self._context.asset_key).child_keys & assets.selected_asset_keys
+        return not waiting
+
+
+def _blocked(check: dg.AssetCheckResult) -> DayError:
+    metadata = check.metadata or {}
+    remedy = metadata.get("what_to_do")
+    return DayError(
+        f"Check {check.check_name} stops the day: {check.description or 'too many rows are in quarantine'}.",
+        str(getattr(remedy, "value", remedy) or ""),
+    )
+
+
+def _unexpected(error: Exception) -> DayError:
+    return DayError(
+        f"{type(error).__name__}: {str(error)[:500]}", "The log of the run has the stack trace; please report it."
+    )

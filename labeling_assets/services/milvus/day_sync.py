@@ -25,6 +25,7 @@ BATCH_BYTES = 32 * 1024 * 1024
 """Half of what the proxy of a Milvus server takes in one message (proxy.grpc.serverMaxRecvSize)."""
 
 FindElsewhere = Callable[[Sequence[str]], Iterable[Record]]
+Guard = Callable[[], None]
 
 
 @dataclass
@@ -79,10 +80,12 @@ class DaySync:
         rows: Rows of the collection.
         day: The business day.
         embedder: `EmbedderIdentity.key` of the collection.
+        guard: Called before every write; raises when another writer has taken over.
     """
 
-    def __init__(self, rows: ProductRows, day: dt.date, embedder: str) -> None:
+    def __init__(self, rows: ProductRows, day: dt.date, embedder: str, guard: Guard) -> None:
         self._rows = rows
+        self._guard = guard
         self._embedder = embedder
         self._day = day
         self._held: dict[str, StoredProduct] = {}
@@ -107,7 +110,9 @@ class DaySync:
             left = [id_ for id_ in self._held if id_ not in self._seen and id_ not in keep]
             self._upsert(self._restored(left, find_elsewhere))
             self.result.removed_ids = sorted(set(left) - set(self.result.restored_ids))
-            self._rows.remove(self.result.removed_ids)
+            for start in range(0, len(self.result.removed_ids), BATCH_ROWS):
+                self._guard()
+                self._rows.remove(self.result.removed_ids[start : start + BATCH_ROWS])
         if self.result.insert_batches or self.result.removed_ids:
             self._rows.flush()
         self.result.seconds = time.monotonic() - started
@@ -116,6 +121,7 @@ class DaySync:
     def _upsert(self, records: Iterable[Record]) -> None:
         for batch in _bounded(records):
             self._refuse_other_embedders(batch)
+            self._guard()
             self._rows.upsert(batch)
             self.result.insert_batches += 1
 

@@ -5,9 +5,10 @@ It runs on Milvus Lite and on a Milvus server alike; one contract test holds for
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import itertools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from labeling_assets.products.vectors import IMAGE_VECTOR
 from labeling_assets.services.embedding import EmbedderIdentity
 from labeling_assets.services.milvus.collection import CollectionState, ProductCollection
 from labeling_assets.services.milvus.connection import MilvusConnection
-from labeling_assets.services.milvus.day_sync import DaySync, FindElsewhere, SyncResult
+from labeling_assets.services.milvus.day_sync import DaySync, FindElsewhere, Guard, SyncResult
 from labeling_assets.services.milvus.filters import all_of, literal
 from labeling_assets.services.milvus.rows import ProductRows, Record, StoredProduct
 from labeling_assets.services.milvus.schema import PRIMARY_KEY, search_parameters
@@ -87,7 +88,8 @@ class MilvusStore:
         index: auto, FLAT, IVF_FLAT or HNSW.
         identity: Embedder whose vectors the collection holds.
         writer_lock: Gives a lock that excludes every other writer of the collection, in all processes, and that is not
-            taken twice by one thread: Milvus Lite loses rows of writers that overlap.
+            taken twice by one thread: Milvus Lite loses rows of writers that overlap. It yields what is called before
+            every write, and raises when another writer has taken over; see `services/writer_lease.py`.
 
     Raises:
         ConfigurationError: The index type is unknown.
@@ -100,13 +102,18 @@ class MilvusStore:
         collection: str,
         index: str,
         identity: EmbedderIdentity,
-        writer_lock: Callable[[], AbstractContextManager[Any]],
+        writer_lock: Callable[[], AbstractContextManager[Guard]],
     ) -> None:
         self._connection = MilvusConnection(uri, token)
         self._identity = identity
         self._writer_lock = writer_lock
         self._collection = ProductCollection(self._connection, collection, index, identity, writer_lock)
         self._rows = ProductRows(self._connection, self._collection.alias)
+
+    @property
+    def identity(self) -> EmbedderIdentity:
+        """The embedder whose vectors the collection holds."""
+        return self._identity
 
     def ensure(self) -> None:
         """Create the collection, or what is missing of it after a crash, and load it.
@@ -150,6 +157,53 @@ class MilvusStore:
         self.ensure()
         return self._rows.existing(ids)
 
+    def exists(self) -> bool:
+        """Whether there is a collection that can be read.
+
+        Raises:
+            EmbedderMismatchError: It holds vectors of another embedder, dimension or schema.
+            ServiceUnavailableError: Milvus does not answer.
+        """
+        if not self._connection.call("has_collection", self._collection.alias):
+            return False
+        self._collection.check(self._identity)
+        return True
+
+    def of_day(self, day: dt.date) -> dict[str, StoredProduct]:
+        """The products that Milvus holds for a day, by id; the collection must be there, see `exists`.
+
+        Raises:
+            ServiceUnavailableError: Milvus does not answer.
+        """
+        return self._rows.of_day(day)
+
+    def descriptions(self, day: dt.date) -> dict[str, str]:
+        """The descriptions of the products that Milvus holds for a day, by id.
+
+        Raises:
+            ServiceUnavailableError: Milvus does not answer.
+        """
+        return self._rows.descriptions(day)
+
+    def outside(self, days: Collection[dt.date]) -> dict[str, list[str]]:
+        """The products of all other dates, by date as the text that Milvus holds, which need not be a date.
+
+        Raises:
+            ServiceUnavailableError: Milvus does not answer.
+        """
+        return self._rows.outside(days)
+
+    def remove_date(self, date: str) -> None:
+        """Remove the products with a date that is none, and that no day can therefore take care of.
+
+        Raises:
+            ServiceUnavailableError: Milvus does not answer.
+        """
+        with self._writer_lock() as guard:
+            guard()
+            self._rows.remove_date(date)
+            self._rows.flush()
+
     def sync_day(
         self,
         day: dt.date,
@@ -177,10 +231,11 @@ class MilvusStore:
             ValueError: A record is of another day.
             EmbedderMismatchError: The collection, or a record, is of another embedder, dimension or schema.
             ServiceUnavailableError: Milvus does not answer; what was written is right, and doing the day again goes on.
+            SupersededError: Another writer has taken over; idem.
         """
         self.ensure()
-        with self._writer_lock():
-            sync = DaySync(self._rows, day, self._identity.key)
+        with self._writer_lock() as guard:
+            sync = DaySync(self._rows, day, self._identity.key, guard)
             return sync.run(itertools.chain.from_iterable(batches), None if is_partial else find_elsewhere, keep)
 
     def search(
@@ -235,6 +290,22 @@ class MilvusStore:
             consistency_level="Strong",
         )
         return _hit(rows[0], None) if rows else None
+
+    @contextlib.contextmanager
+    def exclusive_rows(self) -> Iterator[tuple[ProductRows, Guard]]:
+        """The rows as they are stored, while nobody else writes. Creates the collection where there is none.
+
+        Yields:
+            The rows, and the guard to be called before every write, and after the last read: it raises when another
+            writer has taken over.
+
+        Raises:
+            EmbedderMismatchError: The collection is of another embedder, dimension or schema.
+            ServiceUnavailableError: Milvus does not answer.
+        """
+        self.ensure()
+        with self._writer_lock() as guard:
+            yield self._rows, guard
 
 
 def _hit(row: Mapping[str, Any], score: float | None) -> ProductHit:

@@ -1,0 +1,115 @@
+"""Finds the products whose label contradicts the title, and makes the ledger forget those labels.
+
+What a contradiction is stands in `products/contradictions.py`. The days are run again by the caller; until then the
+stores keep the old labels, and this module finds the same products again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from upath import UPath
+
+from labeling_assets.products.contradictions import Contradiction, contradicting_rows
+from labeling_assets.products.labels import SCHEMA_VERSION
+from labeling_assets.products.prompt import PROMPT_VERSION
+from labeling_assets.services.connect import Services
+from labeling_assets.services.day_tables import EXTENSION, read_table
+from labeling_assets.services.images.files import open_root
+from labeling_assets.services.ledger import LabelKey, LabelLedger
+from labeling_assets.settings import Settings
+
+LABEL_STAGE = "qwen_labels"
+
+
+@dataclass(frozen=True)
+class ContradictingProduct:
+    """A labeled product whose label contradicts its title.
+
+    Attributes:
+        day: Business day.
+        id_sanpham: Key of the product.
+        image_sha256: Its image, by which the label is kept.
+        title: Its title.
+        contradictions: What contradicts what.
+    """
+
+    day: dt.date
+    id_sanpham: str
+    image_sha256: str
+    title: str
+    contradictions: tuple[Contradiction, ...]
+
+
+def labeled_days(settings: Settings, first: dt.date, last: dt.date) -> list[dt.date]:
+    """The days from `first` to `last`, both included, that were ever labeled."""
+    folder = open_root(settings.storage_root) / LABEL_STAGE
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    days = (first + dt.timedelta(days=number) for number in range((last - first).days + 1))
+    return [day for day in days if f"{day}{EXTENSION}" in names]
+
+
+def contradicting_products(settings: Settings, days: Sequence[dt.date]) -> list[ContradictingProduct]:
+    """The products of the days whose label contradicts the title, as the Parquet files have them."""
+    return [
+        ContradictingProduct(day, row["id_sanpham"], row["image_sha256"], row["title"], tuple(contradictions))
+        for day in days
+        for row, contradictions in contradicting_rows(read_table(_path(settings, day)))
+    ]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Whom new labels for some images concern.
+
+    Attributes:
+        days: Days on which a product has one of the images.
+        other_products: Products with one of the images that do not contradict; they get the new label too.
+    """
+
+    days: list[dt.date]
+    other_products: int
+
+
+def reach_of(settings: Settings, days: Sequence[dt.date], products: Collection[ContradictingProduct]) -> Reach:
+    """Whom new labels for the products' images concern, among the products of the days.
+
+    A day that has one of the images is run again although none of its own products contradicts, so that all products
+    with the image have the same label.
+    """
+    shas = {product.image_sha256 for product in products}
+    contradicting = {(product.day, product.id_sanpham) for product in products}
+    concerned = [(day, id_sanpham) for day in days for id_sanpham, sha in _images(settings, day) if sha in shas]
+    return Reach(sorted({day for day, _ in concerned}), len(set(concerned) - contradicting))
+
+
+def forget_labels(settings: Settings, products: Collection[ContradictingProduct]) -> int:
+    """Make the ledger forget the labels of the products' images under the current model, prompt and schema.
+
+    The model is looked for first: nothing is forgotten while it could not be asked again.
+
+    Returns:
+        The number of labels forgotten. Fewer than images where the labels are of another model or prompt: those images
+        are asked about again anyway.
+
+    Raises:
+        ConfigurationError: The model is not there.
+        ServiceUnavailableError: The model server or PostgreSQL does not answer.
+    """
+    services = Services(settings)
+    model = services.vision_model
+    model.check()
+    key = LabelKey(model.digest, PROMPT_VERSION, SCHEMA_VERSION)
+    shas = sorted({product.image_sha256 for product in products})
+    return LabelLedger(services.product_database.engine).forget_labels(shas, key)
+
+
+def _images(settings: Settings, day: dt.date) -> Iterator[tuple[str, str]]:
+    for row in read_table(_path(settings, day)).select(["id_sanpham", "image_sha256"]).to_pylist():
+        yield row["id_sanpham"], row["image_sha256"]
+
+
+def _path(settings: Settings, day: dt.date) -> UPath:
+    return open_root(settings.storage_root) / LABEL_STAGE / f"{day}{EXTENSION}"
