@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,11 +20,16 @@ from labeling_assets.settings import Settings
 def build_defs(resources: Mapping[str, object] | None = None) -> dg.Definitions:
     """Every definition of this code location, bound to `resources` (those of the settings by default)."""
     sleep_while_waiting()
-    folder = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
     settings = Settings.load()
     bound = dict(default_resources(settings) if resources is None else resources)
     platform = dg.Definitions(resources=bound, executor=dg.in_process_executor, loggers=loggers(settings))
-    return dg.Definitions.merge(folder, platform)
+    return dg.Definitions.merge(_in_folder(), platform)
+
+
+@functools.cache
+def _in_folder() -> dg.Definitions:
+    """What the modules under `defs/` define; Dagster takes half a second to look for it."""
+    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
 
 
 @dg.definitions

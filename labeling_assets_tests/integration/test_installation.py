@@ -51,6 +51,14 @@ COMMANDS = [
     ["quarantine", "show"],
     ["quarantine", "retry"],
     ["search"],
+    ["backfill"],
+    ["heal"],
+    ["relabel"],
+    ["backup"],
+    ["restore"],
+    ["metrics"],
+    ["init"],
+    ["code-server"],
 ]
 
 
