@@ -11,18 +11,21 @@ from pathlib import Path
 
 import dagster as dg
 
+from labeling_assets.abandoned_runs import marking_executor
 from labeling_assets.pool_waits import sleep_while_waiting
 from labeling_assets.resources import default_resources
 from labeling_assets.run_logs import loggers
 from labeling_assets.settings import Settings
+from labeling_assets.storage_waits import wait_out_outages
 
 
 def build_defs(resources: Mapping[str, object] | None = None) -> dg.Definitions:
     """Every definition of this code location, bound to `resources` (those of the settings by default)."""
     sleep_while_waiting()
+    wait_out_outages()
     settings = Settings.load()
     bound = dict(default_resources(settings) if resources is None else resources)
-    platform = dg.Definitions(resources=bound, executor=dg.in_process_executor, loggers=loggers(settings))
+    platform = dg.Definitions(resources=bound, executor=marking_executor, loggers=loggers(settings))
     return dg.Definitions.merge(_in_folder(), platform)
 
 

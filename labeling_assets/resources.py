@@ -16,7 +16,7 @@ from labeling_assets.errors import DayError
 from labeling_assets.services import connect
 from labeling_assets.services.day_state import SyncedDays
 from labeling_assets.services.day_tables import (
-    EXTENSION,
+    day_file,
     earlier_rows,
     newest_rows_elsewhere,
     read_table,
@@ -169,7 +169,7 @@ class StorageResource(dg.ConfigurableResource[UPath]):
         return earlier_rows(open_root(self.root), asset, day, days, columns)
 
     def _path(self, asset: str, day: dt.date) -> UPath:
-        return open_root(self.root) / asset / f"{day}{EXTENSION}"
+        return day_file(open_root(self.root), asset, day)
 
 
 def default_resources(settings: Settings) -> dict[str, Any]:

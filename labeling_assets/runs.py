@@ -25,17 +25,20 @@ import dagster as dg
 from labeling_assets import instance as dagster_instance
 from labeling_assets.abandoned_runs import end_abandoned_runs, process_tags
 from labeling_assets.definitions import build_defs
+from labeling_assets.defs.products.run_requests import JOB_NAME, range_tags
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.metadata import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED, SECONDS
 from labeling_assets.services.connect import Services
 from labeling_assets.services.day_state import DayFailures
-from labeling_assets.services.day_tables import EXTENSION, read_table
+from labeling_assets.services.day_tables import day_file, read_table
 from labeling_assets.services.images.files import open_root
 from labeling_assets.services.quarantine import Quarantine
+from labeling_assets.services.vision.slots import finish_requests
 from labeling_assets.settings import Settings
 
-JOB_NAME = "products_job"
 WATCH_SECONDS = 0.5
+FINISH_SECONDS = 10.0
+"""Time that labels under way get when a run is stopped, so that they are kept; a second Ctrl+C does not wait."""
 TICKS_BETWEEN_SWEEPS = 10
 STAGES = (
     "raw_products",
@@ -156,10 +159,11 @@ def _stretches(days: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _interruptible(instance: dg.DagsterInstance, run_id: str, run: Callable[[], list[DayResult]]) -> list[DayResult]:
-    """Run in a thread of its own, so that Ctrl+C ends it at once, also where it waits for a pool.
+    """Run in a thread of its own, so that Ctrl+C ends it in seconds, also where it waits for a pool.
 
     Dagster keeps Ctrl+C from the main thread's runs until a step ends. Stopping in the middle is what kill -9 does too:
-    what was finished is kept. The thread cannot be ended, so the caller has to leave the process.
+    what was finished is kept, and so are the labels under way. The thread cannot be ended, so the caller has to leave
+    the process.
     """
     outcome: Future[list[DayResult]] = Future()
 
@@ -176,6 +180,7 @@ def _interruptible(instance: dg.DagsterInstance, run_id: str, run: Callable[[], 
         if (record := instance.get_run_by_id(run_id)) and not record.is_finished:
             instance.report_run_canceled(record, "Stopped by Ctrl+C. What was finished is kept; run the day again.")
         instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+        finish_requests(FINISH_SECONDS)
         raise
 
 
@@ -213,9 +218,9 @@ def _run(
     config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     if limit is not None:
         config["ops"] = {"raw_products": {"config": {"limit": limit}}}
-    tags = process_tags() | {"dagster/max_retries": "0"}  # the daemon cannot launch again what it did not launch
+    tags = process_tags(run_id) | {"dagster/max_retries": "0"}  # the daemon cannot launch again what it did not launch
     if len(days) > 1:
-        tags |= {"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[-1]}
+        tags |= range_tags(days[0], days[-1])
     result = job.execute_in_process(
         partition_key=days[0] if len(days) == 1 else None,
         instance=instance,
@@ -282,7 +287,7 @@ def statistics(settings: Settings, results: Sequence[DayResult]) -> RunStatistic
 def _inserted_ids(settings: Settings, result: DayResult) -> list[str]:
     if "milvus_collection" not in result.stages:
         return []
-    table = read_table(open_root(settings.storage_root) / "milvus_collection" / f"{result.day}{EXTENSION}")
+    table = read_table(day_file(open_root(settings.storage_root), "milvus_collection", result.day))
     return [row["id_sanpham"] for row in table.to_pylist() if row["action"] == "new"]
 
 

@@ -7,17 +7,16 @@ import sys
 
 import click
 
+from labeling_assets.cli.days import DAY
 from labeling_assets.cli.output import output
 from labeling_assets.settings import Settings
-
-DAY = click.DateTime(formats=["%Y-%m-%d"])
 
 
 @click.command()
 @click.option("--start", type=DAY, required=True, help="First day, YYYY-MM-DD.")
 @click.option("--end", type=DAY, required=True, help="Last day, included.")
 @click.option("--missing", is_flag=True, help="Only days whose source rows are not what the stores hold.")
-def backfill(start: dt.datetime, end: dt.datetime, *, missing: bool) -> None:
+def backfill(start: dt.date, end: dt.date, *, missing: bool) -> None:
     """Materialize the days from --start to --end in one Dagster run, stage by stage.
 
     A day that fails does not stop the others, and is shown as failed. Stopped half-way and repeated, nothing that was
@@ -27,7 +26,7 @@ def backfill(start: dt.datetime, end: dt.datetime, *, missing: bool) -> None:
     from labeling_assets.cli.run import materialize
 
     settings = instance.prepare(Settings.load())
-    days = runs.known_days(settings, start.date(), end.date())
+    days = runs.known_days(settings, start, end)
     if missing:
         days = _missing(settings, days)
         if not days:

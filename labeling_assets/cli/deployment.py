@@ -35,7 +35,7 @@ def init() -> None:
 
 @click.command("code-server")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address on which the code location listens.")
-@click.option("--port", default=4000, show_default=True, help="Its port.")
+@click.option("--port", default=4000, show_default=True, type=click.IntRange(1, 65535), help="Its port.")
 def code_server(host: str, port: int) -> None:
     """Serve the code location to a webserver and a daemon elsewhere, until SIGTERM.
 
@@ -61,12 +61,12 @@ def _runs_at_work() -> Sequence[str]:
     """Ids of the runs that a server launched and that did not end."""
     import dagster as dg
 
-    from labeling_assets.abandoned_runs import PROCESS_TAG, RUNNING
+    from labeling_assets.abandoned_runs import RUNNING, has_process
     from labeling_assets.instance import dagster_instance
 
     with dagster_instance() as dagster:
         runs = dagster.get_runs(dg.RunsFilter(statuses=RUNNING))
-    return [run.run_id for run in runs if PROCESS_TAG not in run.tags]
+    return [run.run_id for run in runs if not has_process(run)]
 
 
 def _answers(server: subprocess.Popen[bytes], port: int) -> bool:

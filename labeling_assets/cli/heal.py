@@ -11,6 +11,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from labeling_assets.cli.days import DAY
 from labeling_assets.cli.output import output, plain_table
 from labeling_assets.settings import Settings
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from labeling_assets.services.drift import Drift
     from labeling_assets.services.healing import StoreHealer
 
-DAY = click.DateTime(formats=["%Y-%m-%d"])
 SHOWN_IDS = 3
 
 
@@ -26,7 +26,7 @@ SHOWN_IDS = 3
 @click.option("--start", type=DAY, help="First day, YYYY-MM-DD.")
 @click.option("--end", type=DAY, help="Last day, included.")
 @click.option("--dry-run", is_flag=True, help="Only show what is wrong and what would be done.")
-def heal(start: dt.datetime | None, end: dt.datetime | None, *, dry_run: bool) -> None:
+def heal(start: dt.date | None, end: dt.date | None, *, dry_run: bool) -> None:
     """Make Milvus and data_label agree with the source again, by repair from the files or by running days.
 
     Without --start and --end: every day that a store or a file knows. Doing it twice does nothing the second time.
@@ -36,22 +36,21 @@ def heal(start: dt.datetime | None, end: dt.datetime | None, *, dry_run: bool) -
 
     settings = instance.prepare(Settings.load())
     healer = _healer(settings)
-    first, last = start and start.date(), end and end.date()
     console = output()
     if dry_run:
         with console.status("Comparing …"):
-            found = healer.find(first, last)
+            found = healer.find(start, end)
         console.print(_drift_table("What is wrong", found) if found else "Everything agrees.")
         sys.exit(1 if found else 0)
     with console.status("Comparing and repairing …"):
-        healing = healer.heal(first, last)
+        healing = healer.heal(start, end)
     if healing.found:
         console.print(_drift_table("What was wrong", healing.found))
     left = healing.left
     if healing.days_to_run:
         _run(settings, healing.days_to_run)
         with console.status("Comparing again …"):
-            left = healer.heal(first, last).left
+            left = healer.heal(start, end).left
     console.print(_drift_table("What is left", left) if left else "Everything agrees.")
     sys.exit(1 if left else 0)
 

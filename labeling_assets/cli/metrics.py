@@ -15,7 +15,11 @@ DEFAULT_PORT = 9464
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address on which the metrics are served.")
-@click.option("--port", type=int, help=f"Port; by default LABELING_METRICS_PORT, or {DEFAULT_PORT} where it is 0.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help=f"Port; by default LABELING_METRICS_PORT, or {DEFAULT_PORT} where it is 0.",
+)
 def metrics(host: str, port: int | None) -> None:
     """Serve the metrics at /metrics until Ctrl+C.
 

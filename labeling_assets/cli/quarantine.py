@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from labeling_assets.cli.days import DAY
 from labeling_assets.cli.output import output, plain_table
 from labeling_assets.settings import Settings
 
 if TYPE_CHECKING:
     from labeling_assets.services.quarantine import Quarantine
-
-DAY = click.DateTime(formats=["%Y-%m-%d"])
 
 
 @click.group()
@@ -28,11 +27,11 @@ def quarantine() -> None:
 @click.option("--stage", help="Only this asset, such as product_images.")
 @click.option("--retryable", is_flag=True, help="Only rows for which a retry can help.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="At most so many rows.")
-def list_rows(day: dt.datetime | None, stage: str | None, *, retryable: bool, limit: int) -> None:
+def list_rows(day: dt.date | None, stage: str | None, *, retryable: bool, limit: int) -> None:
     """List the rows in quarantine, newest day first; ids are shown as Python strings, since they may hold anything."""
     table = _quarantine()
-    rows = table.find(day=day and day.date(), stage=stage, can_retry=True if retryable else None, limit=limit)
-    total = len(table.find(day=day and day.date(), stage=stage, can_retry=True if retryable else None))
+    rows = table.find(day=day, stage=stage, can_retry=True if retryable else None, limit=limit)
+    total = len(table.find(day=day, stage=stage, can_retry=True if retryable else None))
     console = output()
     if not rows:
         console.print("Nothing is in quarantine." if not total else "No row matches.")
@@ -66,7 +65,7 @@ def show(product_id: str) -> None:
 @click.option("--product", "product_id", help="Only this product.")
 @click.option("--stage", help="Only rows of this asset.")
 @click.option("--all", "everything", is_flag=True, help="Also rows for which a retry is not expected to help.")
-def retry(day: dt.datetime | None, product_id: str | None, stage: str | None, *, everything: bool) -> None:
+def retry(day: dt.date | None, product_id: str | None, stage: str | None, *, everything: bool) -> None:
     """Try rows in quarantine again: forget what is remembered of their image and label, and run their days.
 
     Without options, rows for which a retry can help. Naming a product tries it whatever its reason.
@@ -77,7 +76,7 @@ def retry(day: dt.datetime | None, product_id: str | None, stage: str | None, *,
 
     settings = instance.prepare(Settings.load())
     can_retry = None if everything or product_id else True
-    rows = _quarantine().find(day=day and day.date(), stage=stage, product_id=product_id, can_retry=can_retry)
+    rows = _quarantine().find(day=day, stage=stage, product_id=product_id, can_retry=can_retry)
     if not rows:
         output().print("No row matches.")
         return

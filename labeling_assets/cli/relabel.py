@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from labeling_assets.cli.days import DAY
 from labeling_assets.cli.output import output
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.settings import Settings
@@ -17,7 +18,6 @@ from labeling_assets.settings import Settings
 if TYPE_CHECKING:
     from labeling_assets.services.relabel import ContradictingProduct, Reach
 
-DAY = click.DateTime(formats=["%Y-%m-%d"])
 LISTED_PRODUCTS = 100
 
 
@@ -28,9 +28,9 @@ LISTED_PRODUCTS = 100
 @click.option("--end", type=DAY, help="Last day, included; by default yesterday.")
 @click.option("--dry-run", is_flag=True, help="List them and do nothing else; costs nothing.")
 def relabel(
-    day: dt.datetime | None,
-    start: dt.datetime | None,
-    end: dt.datetime | None,
+    day: dt.date | None,
+    start: dt.date | None,
+    end: dt.date | None,
     *,
     from_check: bool,
     dry_run: bool,
@@ -74,15 +74,15 @@ def relabel(
 
 
 def _range(
-    settings: Settings, day: dt.datetime | None, start: dt.datetime | None, end: dt.datetime | None
+    settings: Settings, day: dt.date | None, start: dt.date | None, end: dt.date | None
 ) -> tuple[dt.date, dt.date]:
     if day and (start or end):
         raise ConfigurationError("--day cannot be given with --start or --end.", "Give one or the other.")
     if day:
-        return day.date(), day.date()
+        return day, day
     today = dt.datetime.now(settings.zone).date()
-    first = start.date() if start else today - dt.timedelta(days=settings.look_back_days)
-    last = end.date() if end else today - dt.timedelta(days=1)
+    first = start or today - dt.timedelta(days=settings.look_back_days)
+    last = end or today - dt.timedelta(days=1)
     if first > last:
         raise ConfigurationError(f"{first} is after {last}.", "Give --start and --end in the order of time.")
     return first, last

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from labeling_assets.cli.days import DAY
 from labeling_assets.cli.output import output, plain_table
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.settings import Settings
@@ -21,7 +22,6 @@ from labeling_assets.settings import Settings
 if TYPE_CHECKING:
     from labeling_assets.runs import DayResult, RunStatistics
 
-DAY = click.DateTime(formats=["%Y-%m-%d"])
 EXAMPLE_SEARCHES = ("best dad ever mug", "quà tặng mẹ", "christmas gift for grandma")
 
 
@@ -30,7 +30,7 @@ EXAMPLE_SEARCHES = ("best dad ever mug", "quà tặng mẹ", "christmas gift for
 @click.option("--end", type=DAY, required=True, help="Last day, included.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows a day; nothing is removed then.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the statistics here.")
-def run(start: dt.datetime, end: dt.datetime, limit: int | None, json_path: Path | None) -> None:
+def run(start: dt.date, end: dt.date, limit: int | None, json_path: Path | None) -> None:
     """Materialize the days from --start to --end, both included.
 
     Each day is one Dagster run. Repeating a day costs nothing for what is unchanged. Exit code 1 if a day failed.
@@ -40,7 +40,7 @@ def run(start: dt.datetime, end: dt.datetime, limit: int | None, json_path: Path
     if json_path and not json_path.parent.is_dir():
         raise ConfigurationError(f"--json: {json_path.parent} is no folder.", "Make it first.")
     settings = instance.prepare(Settings.load())
-    days = runs.known_days(settings, start.date(), end.date())
+    days = runs.known_days(settings, start, end)
     statistics = materialize(settings, days, limit)
     if json_path:
         statistics.write(json_path)

@@ -13,6 +13,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from labeling_assets.cli.days import DAY
 from labeling_assets.cli.output import output, plain_table
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.settings import Settings
@@ -20,7 +21,6 @@ from labeling_assets.settings import Settings
 if TYPE_CHECKING:
     from labeling_assets.services.milvus import ProductHit
 
-DAY = click.DateTime(formats=["%Y-%m-%d"])
 SHOWN_LABELS = ("product_type", "image_recipient", "occasion", "niche_theme", "color_aesthetic")
 
 
@@ -41,8 +41,8 @@ def search(
     labels: Sequence[str],
     stores: Sequence[str],
     platforms: Sequence[str],
-    first_day: dt.datetime | None,
-    last_day: dt.datetime | None,
+    first_day: dt.date | None,
+    last_day: dt.date | None,
     *,
     as_json: bool,
 ) -> None:
@@ -56,8 +56,8 @@ def search(
         "labels": _label_filters(labels),
         "stores": stores,
         "platforms": platforms,
-        "first_day": first_day and first_day.date(),
-        "last_day": last_day and last_day.date(),
+        "first_day": first_day,
+        "last_day": last_day,
     }
     hits = find(stack.start(Settings.load()), text, limit, **filters)
     if as_json:

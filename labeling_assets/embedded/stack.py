@@ -152,6 +152,12 @@ def is_running(settings: Settings) -> bool:
     return find_supervisor(Home(settings.home)) is not None
 
 
+def was_killed(settings: Settings) -> bool:
+    """Whether the supervisor of this home ended without being told to: its state is there, but it is not."""
+    home = Home(settings.home)
+    return home.state_file.exists() and find_supervisor(home) is None
+
+
 def status(settings: Settings) -> StackStatus:
     """How the stack and the services that the settings give are; nothing is started or made.
 

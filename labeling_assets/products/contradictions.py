@@ -47,6 +47,9 @@ class Contradiction:
         return f"title says “{', '.join(self.title_words)}”, {self.field} says “{', '.join(self.label_values)}”"
 
 
+REMEMBERED_TEXTS = 10_000
+
+
 def find_contradictions(title: str | None, labels: Mapping[str, Any]) -> list[Contradiction]:
     """The contradictions between a title and a label, at most one an axis.
 
@@ -88,15 +91,16 @@ class _Words:
                     self._answers.setdefault(_normalised(phrase), set()).add(answer)
         longest_first = sorted(self._answers, key=lambda phrase: (-len(phrase), phrase))
         self._pattern = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?:s|es)?(?!\w)")
+        # The answers in a text; the values of labels are few and come again and again.
+        self.answers = functools.lru_cache(REMEMBERED_TEXTS)(self._find_answers)
 
     def find(self, text: str) -> dict[str, set[str]]:
         """The phrases in a text with their answers."""
         matches = (match.group(1) for match in self._pattern.finditer(_normalised(text)))
         return {phrase: self._answers[phrase] - {_NONE} for phrase in matches if self._answers[phrase] != {_NONE}}
 
-    def answers(self, text: str) -> set[str]:
-        """The answers in a text."""
-        return set().union(*self.find(text).values())
+    def _find_answers(self, text: str) -> frozenset[str]:
+        return frozenset().union(*self.find(text).values())
 
 
 @dataclass(frozen=True)

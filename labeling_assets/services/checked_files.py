@@ -17,7 +17,7 @@ from upath import UPath
 from labeling_assets.errors import ConfigurationError, ServiceUnavailableError, VectorError
 from labeling_assets.products.records import EmbeddedProduct, LabeledProduct, arrow_schema
 from labeling_assets.products.vectors import DESCRIPTION_VECTOR, IMAGE_VECTOR, refuse_unusable, vector_matrix
-from labeling_assets.services.day_tables import EXTENSION, newest_rows_elsewhere, read_table
+from labeling_assets.services.day_tables import EXTENSION, day_file, newest_rows_elsewhere, read_table
 
 VECTORS, LABELS = "clip_vectors", "qwen_labels"
 FILES: dict[str, type[BaseModel]] = {VECTORS: EmbeddedProduct, LABELS: LabeledProduct}
@@ -36,7 +36,7 @@ def read_checked(storage: UPath, asset: str, day: dt.date) -> pa.Table | None:
     """
     try:
         with _storage_errors():
-            table = read_table(storage / asset / f"{day}{EXTENSION}")
+            table = read_table(day_file(storage, asset, day))
     except FileNotFoundError:
         return None
     for field in arrow_schema(FILES[asset]):

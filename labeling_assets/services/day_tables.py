@@ -21,6 +21,11 @@ IS_PARTIAL, FINGERPRINT = b"is_partial", b"source_fingerprint"
 """Keys of a file's schema metadata."""
 
 
+def day_file(root: UPath, asset: str, day: dt.date | str) -> UPath:
+    """Where the table of an asset of a day is."""
+    return root / asset / f"{day}{EXTENSION}"
+
+
 def write_table(path: UPath, table: pa.Table) -> None:
     """Write a table so that readers see the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -46,8 +46,6 @@ from labeling_assets.services.postgres import ProductDatabase
 from labeling_assets.services.quarantine import Quarantine
 from labeling_assets.services.source_days import SourceDays
 
-MUST_RUN = "must run"
-"""In place of a fingerprint; the source never has it, also where the day has no rows."""
 ATTEMPTS = 3
 """A run may write a newer file while a day is repaired from the older one; the day is then repaired once more."""
 
@@ -254,7 +252,7 @@ class StoreHealer:
     def _request_run(self, day: dt.date) -> None:
         """Let the day look changed, as it does not by itself where only a file is at fault."""
         for store in STORES:
-            self._synced_days.record(day, store, MUST_RUN)
+            self._synced_days.record(day, store, None)
 
     def _repair_milvus(self, day: dt.date, *, may_remove: bool) -> None:
         def records() -> Iterator[list[dict[str, Any]]]:

@@ -23,6 +23,7 @@ from tenacity import (
     retry,
     retry_if_exception_type,
     stop_after_attempt,
+    stop_after_delay,
     wait_exponential,
     wait_random,
 )
@@ -33,11 +34,13 @@ from labeling_assets.services.tables import SCHEMA, data_label
 
 CHUNK_ROWS = 1000
 CONNECT_TIMEOUT_SECONDS = 10
+RETRY_SECONDS = 45
+"""No attempt begins later, so that a statement which ran into a time limit of its own is not begun anew."""
 logger = logging.getLogger(__name__)
 
 waits_out_outages = retry(
     retry=retry_if_exception_type(ServiceUnavailableError),
-    stop=stop_after_attempt(6),
+    stop=stop_after_attempt(6) | stop_after_delay(RETRY_SECONDS),
     wait=wait_exponential(0.5, max=5) + wait_random(0, 0.5),
     before_sleep=before_sleep_log(logger, logging.WARNING),
     reraise=True,

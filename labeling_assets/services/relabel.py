@@ -16,7 +16,7 @@ from labeling_assets.products.contradictions import Contradiction, contradicting
 from labeling_assets.products.labels import SCHEMA_VERSION
 from labeling_assets.products.prompt import PROMPT_VERSION
 from labeling_assets.services.connect import Services
-from labeling_assets.services.day_tables import EXTENSION, read_table
+from labeling_assets.services.day_tables import EXTENSION, day_file, read_table
 from labeling_assets.services.images.files import open_root
 from labeling_assets.services.ledger import LabelKey, LabelLedger
 from labeling_assets.settings import Settings
@@ -112,4 +112,4 @@ def _images(settings: Settings, day: dt.date) -> Iterator[tuple[str, str]]:
 
 
 def _path(settings: Settings, day: dt.date) -> UPath:
-    return open_root(settings.storage_root) / LABEL_STAGE / f"{day}{EXTENSION}"
+    return day_file(open_root(settings.storage_root), LABEL_STAGE, day)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log.base import PartitionKeyFilter
 
+from labeling_assets.defs.products import stage
 from labeling_assets.defs.products.run_requests import ASSET_KEYS
 from labeling_assets.services.day_state import DayFailures, SyncedDays
 from labeling_assets_tests.integration.world import DAYS, TABLE, World
@@ -62,8 +63,7 @@ def test_a_range_does_every_day_in_one_run(world: World) -> None:
     world.agrees(expected)
     assert run.days == {(key.path[-1], str(day)) for key in ASSET_KEYS for day in RANGE}
     assert all(run.day_checks.values())
-    per_day = {(name, day) for name, day in run.day_checks if day}
-    assert per_day == {(name, str(day)) for name, day in run.day_checks if not day for day in RANGE}
+    assert set(run.day_checks) == {(name, str(day)) for name in run.checks for day in RANGE}
     assert set(SyncedDays(world.engine).find(RANGE[0], RANGE[-1])) == set(RANGE)
 
 
@@ -76,6 +76,7 @@ def test_one_bad_day_fails_alone_and_is_shown_as_failed_with_its_cause(world: Wo
     assert "much" in run.failure
     world.agrees(expected)
     good = {str(day) for day in RANGE if day != BAD}
+    assert set(run.day_checks) == {(name, day) for name in run.checks for day in good}
     assert partitions(world, dg.AssetPartitionStatus.MATERIALIZED) == {key.path[-1]: good for key in ASSET_KEYS}
     assert partitions(world, dg.AssetPartitionStatus.FAILED) == {key.path[-1]: {str(BAD)} for key in ASSET_KEYS}
     (failure,) = DayFailures(world.engine).find()
@@ -113,15 +114,16 @@ def test_a_day_of_its_own_that_is_stopped_by_a_check_fails_with_what_to_do(world
     assert not run.is_success
     assert "most_images_are_usable" in run.failure
     assert "labeling quarantine" in run.failure
+    (failure,) = DayFailures(world.engine).find()
+    assert (failure.day, failure.stage, failure.run_id) == (DAYS[0], "product_images", run.run_id)
+    assert "labeling quarantine" in failure.remedy
     assert evaluated(world, "product_images", "most_images_are_usable", DAYS[0]) is FAILED
     assert not (Path(world.storage) / "product_images").exists()
 
 
 def test_a_service_that_is_down_fails_the_stage_and_no_day_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(world)
-    from labeling_assets.defs.products import assets
-
-    monkeypatch.setattr(assets, "NETWORK_RETRIES", None)
+    monkeypatch.setattr(stage, "MAX_RETRIES", 0)
     monkeypatch.setenv("LABELING_OLLAMA_HOSTS", "http://127.0.0.1:9")
     run = world.run(*RANGE)
     assert not run.is_success

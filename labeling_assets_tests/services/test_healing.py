@@ -43,7 +43,8 @@ END_OF_TIME = dt.date(9999, 12, 31)
 @pytest.fixture
 def shop(engine: sa.Engine, milvus_uri: str, tmp_path: Path) -> Iterator[Shop]:
     with temporary_store(milvus_uri) as store:
-        store._writer_lock = lambda: writer_lease(engine, f"milvus:{id(store)}")
+        # Nobody waits long for a writer that died: only one process writes here.
+        store._writer_lock = lambda: writer_lease(engine, f"milvus:{id(store)}", lease_seconds=0.1)
         shop = Shop(engine, store, UPath(tmp_path))
         shop.open()
         yield shop

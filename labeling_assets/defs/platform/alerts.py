@@ -14,16 +14,12 @@ from urllib.parse import quote
 
 import dagster as dg
 
+from labeling_assets.defs.products.run_requests import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from labeling_assets.services.alert_messages import Alert
 from labeling_assets.services.day_state import DayFailure
 
 SEE_RUN = "Open the run; its log tells where it broke. `labeling doctor` tests every outside system."
 SEE_CHECK = "Open the check; its metadata has the evidence."
-PARTITION_TAG, FIRST_TAG, LAST_TAG = (
-    "dagster/partition",
-    "dagster/asset_partition_range_start",
-    "dagster/asset_partition_range_end",
-)
 WILL_RETRY_TAG = "dagster/will_retry"
 
 
@@ -109,8 +105,8 @@ def run_days(tags: Mapping[str, str]) -> tuple[str, ...]:
     """The days of a run by its tags: one, or the first and the last of a range as one text."""
     if PARTITION_TAG in tags:
         return (tags[PARTITION_TAG],)
-    if FIRST_TAG in tags and LAST_TAG in tags:
-        return (f"{tags[FIRST_TAG]} to {tags[LAST_TAG]}",)
+    if RANGE_START_TAG in tags and RANGE_END_TAG in tags:
+        return (f"{tags[RANGE_START_TAG]} to {tags[RANGE_END_TAG]}",)
     return ()
 
 

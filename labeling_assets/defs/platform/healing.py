@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from labeling_assets.defs.products import checks, columns, day_checks, partitions, run_requests
-from labeling_assets.errors import ConfigurationError, LabelingError
-from labeling_assets.failures import as_dagster_failure
+from labeling_assets.errors import ConfigurationError
+from labeling_assets.failures import raise_for_step
 from labeling_assets.metadata import SECONDS
 from labeling_assets.resources import ProductDatabaseResource, StorageResource, VectorStoreResource
 from labeling_assets.services.drift import SAMPLE_IDS, Drift, Healing
 from labeling_assets.services.healing import StoreHealer
 from labeling_assets.services.images.files import open_root
-from labeling_assets.services.source_days import SourceDays
 
 HEAL_AT = "0 5 * * *"
 """After the nightly backfill, in the business time zone, as cron expression."""
 SHOWN_DRIFTS = 50
+MAX_RETRIES, RETRY_DELAY_SECONDS = 2, 60.0
 RUN_LIMIT = dt.timedelta(hours=1)
 """Yesterday is due so long after LABELING_DAILY_AT."""
 NAME = "store_agreement"
@@ -53,7 +53,6 @@ class HealConfig(dg.Config):
     kinds={"postgres", "milvus"},
     deps=["milvus_collection", "data_label"],
     pool="milvus",
-    retry_policy=dg.RetryPolicy(max_retries=2, delay=60),
     check_specs=CHECKS,
 )
 def store_agreement(
@@ -74,11 +73,12 @@ def store_agreement(
     days = [dt.date.fromisoformat(key) for key in partitions.product_days.get_partition_keys(current_time=now)]
     try:
         database = product_database.get()
-        source_days = SourceDays(database.engine, product_database.source_table, database.zone)
+        source_days = product_database.source_days()
         healer = StoreHealer(database, source_days, vector_store.get(), open_root(storage.root), _span(days))
         healing = healer.heal(_as_day(config.start), _as_day(config.end))
-    except LabelingError as error:
-        raise as_dagster_failure(error) from error
+    except Exception as error:  # noqa: BLE001 - raised again as what Dagster understands
+        tries = context.op_execution_context.retry_number
+        raise_for_step(error, tries, max_retries=MAX_RETRIES, first_delay_seconds=RETRY_DELAY_SECONDS)
     for drift in healing.left:
         context.log.warning("%s %s: %s %s", drift.day, drift.kind, drift.meaning, drift.details)
     return dg.MaterializeResult(
@@ -141,21 +141,16 @@ def look_at_days(instance: dg.DagsterInstance, days: Sequence[dt.date], now: dt.
         days: All partitions, oldest first.
         now: With time zone.
     """
-    keys, done, failed = [str(day) for day in days], set(days), set[dt.date]()
+    done = set(days)
     for asset_key in run_requests.ASSET_KEYS:
         done &= {dt.date.fromisoformat(key) for key in instance.get_materialized_partitions(asset_key)}
-        # None: no run of the asset was ever planned.
-        statuses = instance.get_status_by_partition(asset_key, keys, partitions.product_days) or {}
-        failed |= {
-            dt.date.fromisoformat(key) for key, status in statuses.items() if status is dg.AssetPartitionStatus.FAILED
-        }
     local = now.astimezone(columns.SETTINGS.zone)
     hour, minute = map(int, columns.SETTINGS.daily_at.split(":"))
     since_midnight = dt.timedelta(hours=local.hour, minutes=local.minute)
     is_due = since_midnight >= dt.timedelta(hours=hour, minutes=minute) + RUN_LIMIT
     return [
         day_checks.yesterday_is_present(NAME, days, done, is_due=is_due),
-        day_checks.no_partitions_left_failed(NAME, days, failed),
+        day_checks.no_partitions_left_failed(NAME, days, run_requests.failed_days(instance, days)),
     ]
 
 

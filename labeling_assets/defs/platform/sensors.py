@@ -29,7 +29,11 @@ NOT_SET = "LABELING_ALERT_WEBHOOK_URL is not set, so nobody is told."
 AlertsOf = Callable[[dg.EventLogRecord], Iterable[Alert]]
 
 
-@dg.sensor(minimum_interval_seconds=INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Posts each failed run to LABELING_ALERT_WEBHOOK_URL, with days, stage, cause and remedy.",
+)
 def run_failure_alerts_sensor(
     context: dg.SensorEvaluationContext, product_database: ProductDatabaseResource
 ) -> dg.SensorResult:
@@ -52,7 +56,11 @@ def run_failure_alerts_sensor(
     return _tell(context, product_database, settings, dg.DagsterEventType.RUN_FAILURE, RUNS_PER_TICK, alerts_of)
 
 
-@dg.sensor(minimum_interval_seconds=INTERVAL_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    minimum_interval_seconds=INTERVAL_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Posts each failed check to LABELING_ALERT_WEBHOOK_URL, with day, evidence and remedy.",
+)
 def failed_check_alerts_sensor(
     context: dg.SensorEvaluationContext, product_database: ProductDatabaseResource
 ) -> dg.SensorResult:

@@ -5,6 +5,7 @@ in `products/` and `services/`. A row that fails goes to the quarantine with its
 """
 
 import datetime as dt
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -47,15 +48,16 @@ from labeling_assets.services.images.store import FetchCounts
 from labeling_assets.services.vision.labeler import Labeler
 
 GROUP = "products"
-NETWORK_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 MAX_QUARANTINED_SHARE = columns.SETTINGS.max_quarantined_share
 COMMON: dict[str, Any] = {
     "partitions_def": partitions.product_days,
     "backfill_policy": dg.BackfillPolicy.single_run(),
     "group_name": GROUP,
     "owners": ["team:data-platform"],
-    "retry_policy": NETWORK_RETRIES,
 }
+
+
+day_specs = functools.partial(checks.specs, partitions_def=partitions.product_days)
 
 
 class CrawlConfig(dg.Config):
@@ -69,7 +71,7 @@ class CrawlConfig(dg.Config):
     deps=[columns.SOURCE_NAME],
     kinds={"postgres", "parquet"},
     pool="product_database",
-    check_specs=checks.specs("raw_products", "columns_match_schema", "rows_lie_in_the_day"),
+    check_specs=day_specs("raw_products", "columns_match_schema", "rows_lie_in_the_day"),
     metadata=columns.COLUMNS["raw_products"],
 )
 def raw_products(
@@ -118,7 +120,7 @@ def raw_products(
     deps=[raw_products],
     kinds={"milvus", "parquet"},
     pool="milvus",
-    check_specs=checks.specs("deduped_products", "columns_match_schema", "ids_are_unique"),
+    check_specs=day_specs("deduped_products", "columns_match_schema", "ids_are_unique"),
     metadata=columns.COLUMNS["deduped_products"],
 )
 def deduped_products(
@@ -165,7 +167,7 @@ def deduped_products(
     deps=[deduped_products],
     kinds={"http", "parquet"},
     pool="image_host",
-    check_specs=checks.specs("product_images", "columns_match_schema", "most_images_are_usable"),
+    check_specs=day_specs("product_images", "columns_match_schema", "most_images_are_usable"),
     metadata=columns.COLUMNS["product_images"],
 )
 def product_images(
@@ -214,7 +216,7 @@ def product_images(
     kinds={"python", "parquet"},
     pool="vision_model",
     code_version=f"prompt {PROMPT_VERSION}, schema {SCHEMA_VERSION}",
-    check_specs=checks.specs(
+    check_specs=day_specs(
         "qwen_labels",
         "columns_match_schema",
         "labels_match_schema",
@@ -278,7 +280,7 @@ def qwen_labels(
     deps=[qwen_labels],
     kinds={"numpy", "parquet"},
     pool="gpu",
-    check_specs=checks.specs(
+    check_specs=day_specs(
         "clip_vectors",
         "columns_match_schema",
         "vectors_are_unit_length",
@@ -336,7 +338,7 @@ def clip_vectors(
     deps=[clip_vectors],
     kinds={"milvus", "parquet"},
     pool="milvus",
-    check_specs=checks.specs(
+    check_specs=day_specs(
         "milvus_collection",
         "columns_match_schema",
         "milvus_holds_every_labeled_product",
@@ -406,7 +408,7 @@ def milvus_collection(
     kinds={"postgres"},
     pool="product_database",
     op_tags={"dagster/priority": "-1"},  # after milvus_collection where one process runs both: then they are compared
-    check_specs=checks.specs("data_label", "data_label_holds_every_labeled_product", "data_label_equals_milvus"),
+    check_specs=day_specs("data_label", "data_label_holds_every_labeled_product", "data_label_equals_milvus"),
     metadata=columns.COLUMNS["data_label"],
 )
 def data_label(

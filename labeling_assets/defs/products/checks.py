@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -72,9 +73,16 @@ DESCRIPTIONS = {
 }
 
 
-def specs(asset: str, *names: str) -> list[dg.AssetCheckSpec]:
-    """Check specs of an asset, described by `DESCRIPTIONS`."""
-    return [dg.AssetCheckSpec(name, asset=asset, description=DESCRIPTIONS[name]) for name in names]
+def specs(
+    asset: str, *names: str, partitions_def: dg.PartitionsDefinition[str] | None = None
+) -> list[dg.AssetCheckSpec]:
+    """Check specs of an asset, described by `DESCRIPTIONS`; with partitions, the UI shows each day's result."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # partitions of checks are in preview
+        return [
+            dg.AssetCheckSpec(name, asset=asset, description=DESCRIPTIONS[name], partitions_def=partitions_def)
+            for name in names
+        ]
 
 
 def columns_match_schema(table: pa.Table, declared: pa.Schema) -> dg.AssetCheckResult:

@@ -7,5 +7,5 @@ import dagster as dg
 products_job = dg.define_asset_job(
     "products_job",
     selection=dg.AssetSelection.groups("products").materializable(),
-    description="One day of products, from the Postgres rows to the Milvus collection and data_label.",
+    description="Days of products, from the Postgres rows to the Milvus collection and data_label.",
 )

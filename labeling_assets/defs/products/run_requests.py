@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
@@ -17,6 +17,8 @@ ASSET_JOB_PREFIX = "__ASSET_JOB"  # of runs that the UI or a backfill starts for
 PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
+DAYS_TAG = "labeling/days"
+"""Tells people: the list of runs in the UI shows the day of a run, and not the range."""
 CREATED = dg.DagsterRunStatus.NOT_STARTED
 ON_THEIR_WAY = [
     CREATED,
@@ -52,7 +54,23 @@ def run_request(days: DayRange, key: str) -> dg.RunRequest:
     """A run of `products_job` for one day, or for a range of days in one run."""
     if days.first == days.last:
         return dg.RunRequest(run_key=key, partition_key=str(days.first))
-    return dg.RunRequest(run_key=key, tags={RANGE_START_TAG: str(days.first), RANGE_END_TAG: str(days.last)})
+    return dg.RunRequest(run_key=key, tags=range_tags(str(days.first), str(days.last)))
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """Tags of a run of all days from the first to the last."""
+    return {RANGE_START_TAG: first, RANGE_END_TAG: last, DAYS_TAG: f"{first} to {last}"}
+
+
+def failed_days(instance: dg.DagsterInstance, days: Sequence[dt.date]) -> set[dt.date]:
+    """Those of the days on which the last run of an asset failed before the asset was materialized."""
+    keys = [str(day) for day in days]
+    failed = set()
+    for asset_key in ASSET_KEYS:
+        # None: no run of the asset was ever planned.
+        statuses = instance.get_status_by_partition(asset_key, keys, partitions.product_days) or {}
+        failed |= {key for key, status in statuses.items() if status is dg.AssetPartitionStatus.FAILED}
+    return {dt.date.fromisoformat(key) for key in failed}
 
 
 def _is_of_products(run: dg.DagsterRun) -> bool:

@@ -4,11 +4,10 @@ Which days need mending is decided in `products/detection.py`; changes of the so
 """
 
 import datetime as dt
-from collections.abc import Sequence
 
 import dagster as dg
 
-from labeling_assets.defs.products import columns, jobs, partitions, run_requests
+from labeling_assets.defs.products import columns, jobs, run_requests
 from labeling_assets.products.detection import DayRange, days_for_the_night, group_days
 from labeling_assets.resources import ProductDatabaseResource
 from labeling_assets.services.day_state import STORES
@@ -27,6 +26,7 @@ def daily_cron(time_of_day: str) -> str:
     cron_schedule=daily_cron(SETTINGS.daily_at),
     execution_timezone=SETTINGS.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Runs yesterday, also when it has no rows.",
 )
 def yesterday_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Requests yesterday, also when it has no rows, so that its partition tells that it was looked at."""
@@ -44,6 +44,7 @@ def yesterday_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest |
     cron_schedule=daily_cron(SETTINGS.nightly_at),
     execution_timezone=SETTINGS.timezone,
     default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Runs missing, changed and failed days of the look-back window, then those with rows to retry.",
 )
 def backfill_missing_days_schedule(
     context: dg.ScheduleEvaluationContext, product_database: ProductDatabaseResource
@@ -58,7 +59,7 @@ def backfill_missing_days_schedule(
     if not window:
         return dg.SkipReason(f"The first day, {SETTINGS.first_day}, is not over.")
     in_flight = run_requests.days_in_flight(context.instance)
-    failed = _failed_days(context.instance, window)
+    failed = run_requests.failed_days(context.instance, window)
     retryable = {row.day for row in product_database.quarantine().find(can_retry=True)}
     synced = product_database.synced_days().find(window[0], window[-1])
     source = product_database.source_days().fingerprints(window[0], window[-1])
@@ -69,14 +70,3 @@ def backfill_missing_days_schedule(
     return [
         run_requests.run_request(group, f"backfill_missing_days_schedule/{night}/{group}") for group in group_days(days)
     ]
-
-
-def _failed_days(instance: dg.DagsterInstance, window: Sequence[dt.date]) -> set[dt.date]:
-    """Days on which the last run of an asset failed before the asset was materialized."""
-    keys = [str(day) for day in window]
-    failed = set()
-    for asset_key in run_requests.ASSET_KEYS:
-        # None: no run of the asset was ever planned.
-        statuses = instance.get_status_by_partition(asset_key, keys, partitions.product_days) or {}
-        failed |= {key for key, status in statuses.items() if status is dg.AssetPartitionStatus.FAILED}
-    return {dt.date.fromisoformat(key) for key in failed}

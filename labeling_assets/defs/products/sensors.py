@@ -18,6 +18,7 @@ from labeling_assets.services.day_state import STORES
     job=jobs.products_job,
     minimum_interval_seconds=columns.SETTINGS.sensor_interval_seconds,
     default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Requests each day of the look-back window whose rows in Postgres are not what the stores hold.",
 )
 def changed_products_sensor(
     context: dg.SensorEvaluationContext, product_database: ProductDatabaseResource

@@ -1,9 +1,9 @@
 """What the seven assets have in common: their days, the clock, files, quarantine, failed days, metadata and checks.
 
 A run covers one day or a range of days. A stage works through its days one after the other, and each day is reported as
-soon as it is done: its file, its materialization and its checks. In a range, a day that fails is remembered with the
-reason, and the other days go on; the last stages of the run then fail it, so that Dagster shows the failed days as
-failed and all others as done.
+soon as it is done: its file, its materialization and its checks. A day that fails is remembered with the reason. In a
+range the other days go on; the last stages of the run then fail it, so that Dagster shows the failed days as failed and
+all others as done.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ import dagster as dg
 import pyarrow as pa
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
-from labeling_assets.abandoned_runs import mark_process
 from labeling_assets.errors import DayError, LabelingError, RowError
-from labeling_assets.failures import as_dagster_failure
+from labeling_assets.failures import raise_for_step
 from labeling_assets.metadata import bar_chart, stage_metadata
 from labeling_assets.resources import ProductDatabaseResource, StorageResource
 from labeling_assets.services.day_state import DayFailures
@@ -30,6 +29,8 @@ from labeling_assets.services.day_tables import is_partial
 BLOCKING_CHECKS = ("most_images_are_usable", "most_images_are_labeled")
 """A day that fails one of these with severity ERROR goes no further."""
 SHOWN_FAILURES = 10
+MAX_RETRIES, RETRY_DELAY_SECONDS = 2, 10.0
+"""Of a stage, where another try may help: after 10 and 20 seconds."""
 REPORTED_BY_THE_STAGE = {SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
 """Metadata of an output for which Dagster logs no materialization by itself. It would log one for every day of a range,
 also for the failed ones; it has no other way to tell that some days of a range are not materialized."""
@@ -79,16 +80,15 @@ class Stage:
         self._context = context
         self._database = product_database
         self._storage = storage
-        self._check_results: dict[str, list[dg.AssetCheckResult]] = {}
 
     def __enter__(self) -> Stage:
-        mark_process(self._context.instance, self._context.run)
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
-        """Errors of the platform leave the block as Dagster failures."""
-        if isinstance(error, LabelingError):
-            raise as_dagster_failure(error) from error
+        """Errors leave the block as Dagster failures; what cancels the run leaves it as it is."""
+        if isinstance(error, Exception):
+            tries = self._context.op_execution_context.retry_number
+            raise_for_step(error, tries, max_retries=MAX_RETRIES, first_delay_seconds=RETRY_DELAY_SECONDS)
 
     def read(self, asset: str, day: dt.date) -> pa.Table:
         """The file of an asset of a day."""
@@ -117,14 +117,16 @@ class Stage:
             try:
                 events = self._one_day(day, work)
             except LabelingError as error:
-                if not self._is_range or error.can_retry:  # a service that is down fails the other days as well
+                if self._is_range and error.can_retry:  # a service that is down fails the other days as well
                     raise
                 failures.report(day, self.name, run_id, error)
-                self._context.log.error("%s of %s failed: %s", self.name, day, error)  # noqa: TRY400 - it tells all
-            except Exception as error:
                 if not self._is_range:
                     raise
+                self._context.log.error("%s of %s failed: %s", self.name, day, error)  # noqa: TRY400 - it tells all
+            except Exception as error:
                 failures.report(day, self.name, run_id, _unexpected(error))
+                if not self._is_range:
+                    raise
                 self._context.log.exception("%s of %s failed.", self.name, day)
             else:
                 failures.clear(day, self.name)
@@ -160,8 +162,6 @@ class Stage:
         metadata = {**counts, "quarantine_reasons": reasons, **result.metadata, **size}
         if not self._is_range:
             return [dg.MaterializeResult(metadata=metadata, check_results=list(result.checks))]
-        for check in result.checks:
-            self._check_results.setdefault(check.check_name or "", []).append(check)
         materialization = dg.AssetMaterialization(self._context.asset_key, partition=str(day), metadata=metadata)
         return [materialization, *(self._evaluation(day, check) for check in result.checks)]
 
@@ -185,7 +185,9 @@ class Stage:
         )
 
     def _end_of_range(self, failures: DayFailures, *, has_done_any: bool) -> StageEvents:
-        yield dg.MaterializeResult(metadata=REPORTED_BY_THE_STAGE, check_results=self._checks_of_range())
+        yield dg.MaterializeResult(metadata=REPORTED_BY_THE_STAGE)
+        for spec in self._context.assets_def.check_specs:  # Dagster asks for them, beside the evaluations of the days
+            yield dg.Output(None, output_name=spec.get_python_identifier())
         found = failures.find(run_id=self._context.run.run_id)
         if found and (self._is_last_of_the_run or not has_done_any):
             shown = [f"{each.day} in {each.stage}: {each.message} {each.remedy}" for each in found[:SHOWN_FAILURES]]
@@ -200,25 +202,6 @@ class Stage:
                 },
                 allow_retries=False,
             )
-
-    def _checks_of_range(self) -> list[dg.AssetCheckResult]:
-        """One result per check for the range as a whole; that of each day is logged with its partition."""
-        results = []
-        for key in sorted(self._context.selected_asset_check_keys, key=lambda key: key.name):
-            of_days = self._check_results.get(key.name, [])
-            bad = [check for check in of_days if not check.passed]
-            is_error = any(check.severity is dg.AssetCheckSeverity.ERROR for check in bad)
-            worst = dg.AssetCheckSeverity.ERROR if is_error or not bad else dg.AssetCheckSeverity.WARN
-            results.append(
-                dg.AssetCheckResult(
-                    check_name=key.name,
-                    asset_key=key.asset_key,
-                    passed=not bad,
-                    severity=worst,
-                    metadata={"days_checked": len(of_days), "days_not_passed": len(bad)},
-                )
-            )
-        return results
 
     @property
     def _is_last_of_the_run(self) -> bool:

@@ -103,7 +103,7 @@ class ProductRows:
 
     def remove_date(self, date: str) -> None:
         """Remove all rows with a date, given as text."""
-        self._connection.call("delete", self._alias, filter=f"date == {literal(date)}")
+        self._connection.call("delete", self._alias, filter=f"date == {literal(date)}", seconds=WRITE_SECONDS)
 
     def flush(self) -> None:
         """Write what is in memory to storage; Milvus Lite searches rows in memory fifty times slower."""

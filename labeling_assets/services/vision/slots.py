@@ -12,7 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 Outcome = TypeVar("Outcome")
 MAX_READERS = 8
@@ -59,6 +60,7 @@ class SlotPipeline(Generic[Outcome]):
         self._preparing = 0
         self._changed = threading.Condition()
         self._is_stopped = False
+        _pipelines.add(self)
         self._done: queue.SimpleQueue[Outcome | _Failure] = queue.SimpleQueue()
         # A program may end without calling `stop`. Daemons, since Python joins others before it calls `atexit`.
         self._threads = [
@@ -93,12 +95,13 @@ class SlotPipeline(Generic[Outcome]):
         self.outstanding -= 1
         return outcome
 
-    def stop(self) -> None:
-        """Begin no new work, and wait for what is under way."""
+    def stop(self, timeout_seconds: float | None = None) -> None:
+        """Begin no new work, and wait for what is under way, but no longer than the timeout."""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         self._halt()
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join()
+                thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         atexit.unregister(self.stop)
 
     def _halt(self) -> None:
@@ -148,6 +151,15 @@ class SlotPipeline(Generic[Outcome]):
             key, jpeg = self._ready.popleft()
             self._changed.notify_all()
         self._done.put(self._work(key, jpeg))
+
+
+_pipelines: WeakSet[SlotPipeline[Any]] = WeakSet()
+
+
+def finish_requests(timeout_seconds: float) -> None:
+    """Begin no new work in this process, and wait for what is under way, so that nobody pays for it again."""
+    for pipeline in list(_pipelines):
+        pipeline.stop(timeout_seconds)
 
 
 class _Failure:
