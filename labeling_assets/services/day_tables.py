@@ -7,6 +7,7 @@ product.
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ ROW_GROUP_ROWS = 500
 EXTENSION = ".parquet"
 IS_PARTIAL, FINGERPRINT = b"is_partial", b"source_fingerprint"
 """Keys of a file's schema metadata."""
+
+logger = logging.getLogger(__name__)
 
 
 def day_file(root: UPath, asset: str, day: dt.date | str) -> UPath:
@@ -73,13 +76,20 @@ def marked_as(table: pa.Table, source: pa.Table) -> pa.Table:
 
 
 def earlier_rows(root: UPath, asset: str, day: dt.date, days: int, columns: Sequence[str]) -> pa.Table | None:
-    """Some columns of the files of up to so many days before a day; None when there is none."""
+    """Some columns of the files of up to so many days before a day; None when there is none.
+
+    A file that is broken, or of a release without one of the columns, is left out: it says nothing of this day, and a
+    healing finds it.
+    """
     first, last = f"{day - dt.timedelta(days=days)}{EXTENSION}", f"{day}{EXTENSION}"
     tables = []
     for path in _files(root, asset):
         if first <= path.name < last:
-            with path.open("rb") as file:
-                tables.append(pq.read_table(file, columns=list(columns)))
+            try:
+                with path.open("rb") as file:
+                    tables.append(pq.read_table(file, columns=list(columns)))
+            except pa.ArrowInvalid as error:
+                logger.warning("%s is left out: %s", path, str(error).partition("\n")[0])
     return pa.concat_tables(tables, promote_options="default") if tables else None
 
 

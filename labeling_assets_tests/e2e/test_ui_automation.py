@@ -73,7 +73,8 @@ def test_what_runs_by_itself_is_switched_on_and_told_what_it_does(page: Page, ui
     for time_of_day in ("12:30 AM GMT+7", "02:00 AM GMT+7", "05:00 AM GMT+7"):
         assert f"Scheduled At {time_of_day}" in text
     query = """{ repositoriesOrError { ... on RepositoryConnection { nodes {
-        schedules { name description scheduleState { status } } sensors { name description sensorState { status } } } } } }"""
+        schedules { name description scheduleState { status } }
+        sensors { name description sensorState { status } } } } } }"""
     (location,) = ui.ask(query)["repositoriesOrError"]["nodes"]
     schedules = {each["name"]: each["scheduleState"]["status"] for each in location["schedules"]}
     sensors = {each["name"]: each["sensorState"]["status"] for each in location["sensors"]}

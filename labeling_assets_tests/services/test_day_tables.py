@@ -75,6 +75,18 @@ def test_earlier_rows_are_those_of_the_days_before(root: UPath) -> None:
     assert earlier_rows(root, "no such asset", DAYS[0], 28, ["id_sanpham"]) is None
 
 
+def test_an_earlier_file_that_is_broken_or_of_another_release_is_left_out(
+    root: UPath, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_day(root, DAYS[0], a="x")
+    (root / "asset" / f"{DAYS[1]}.parquet").write_bytes(b"no Parquet")
+    rows = earlier_rows(root, "asset", DAYS[2], 28, ["id_sanpham"])
+    assert rows is not None
+    assert rows["id_sanpham"].to_pylist() == ["a"]
+    assert str(DAYS[1]) in caplog.text
+    assert earlier_rows(root, "asset", DAYS[1], 28, ["id_sanpham", "column of tomorrow"]) is None
+
+
 def test_the_newest_other_day_that_has_a_product_is_found(root: UPath) -> None:
     write_day(root, DAYS[0], a="oldest", b="oldest")
     write_day(root, DAYS[1], a="older")
