@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 COUNT ?= 10
+MINUTES ?= 1
+OUTAGE ?= 20
 
 .PHONY: install demo dev test check soak browser bench lock format clean
 
@@ -33,8 +35,10 @@ check: install ## Lint, types and definitions
 		DAGSTER_HOME=$$home PYTHONWARNINGS=ignore $(BIN)/dagster definitions validate -w workspace.yaml; \
 		code=$$?; rm -rf $$home; exit $$code
 
-soak: install ## Kills runs at random moments COUNT times, with real processes
-	@LABELING_TEST_SOAK_COUNT=$(COUNT) $(BIN)/pytest -m soak --timeout 3600 --capture no
+# Full size: make soak COUNT=20 MINUTES=5 OUTAGE=60
+soak: install ## The daemon at work: COUNT kills, 3*COUNT days of backfill, MINUTES of changes, services down for OUTAGE seconds
+	@LABELING_TEST_SOAK_COUNT=$(COUNT) LABELING_TEST_SOAK_MINUTES=$(MINUTES) \
+		LABELING_TEST_SOAK_OUTAGE_SECONDS=$(OUTAGE) $(BIN)/pytest -m soak --timeout 3600 --capture no
 
 browser: install ## The Dagster UI in headless Chromium, which must be installed
 	@$(BIN)/pytest -m browser --timeout 600

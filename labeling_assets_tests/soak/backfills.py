@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labeling_assets.runs import STAGES
-from labeling_assets_tests.soak.platform import AT_WORK, Platform
+from labeling_assets_tests.soak.running import AT_WORK, Platform
 
 ENDED = {"COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
 _LAUNCH = """mutation { launchPartitionBackfill(backfillParams: { assetSelection: %s, partitionNames: %s }) {

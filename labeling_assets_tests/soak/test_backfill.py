@@ -23,7 +23,7 @@ from labeling_assets.instance import dagster_home
 from labeling_assets.settings import Settings
 from labeling_assets_tests.services.faulty_image_host import encoded, with_etag
 from labeling_assets_tests.soak.backfills import cancel_backfill, launch_backfill, terminate_run
-from labeling_assets_tests.soak.platform import TABLE, Platform, running_platform
+from labeling_assets_tests.soak.running import TABLE, Platform, running_platform
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
 

@@ -32,7 +32,7 @@ import sqlalchemy as sa
 from labeling_assets.embedded.milvus import MilvusServer
 from labeling_assets.embedded.ports import free_port
 from labeling_assets.embedded.postgres import PostgresServer
-from labeling_assets_tests.soak.platform import SLOTS, TABLE, ZONE, Platform, insert, running_platform
+from labeling_assets_tests.soak.running import SLOTS, TABLE, ZONE, Platform, insert, running_platform
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 

@@ -19,7 +19,7 @@ from typing import Literal
 import pytest
 import sqlalchemy as sa
 
-from labeling_assets_tests.soak.platform import SLOTS, TABLE, ZONE, Part, Platform, insert, running_platform
+from labeling_assets_tests.soak.running import SLOTS, TABLE, ZONE, Part, Platform, insert, running_platform
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 

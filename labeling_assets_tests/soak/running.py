@@ -49,6 +49,7 @@ START_SECONDS = 180
 STOP_SECONDS = 120
 POLL_SECONDS = 1.0
 SHOWN = 8
+GRAPHQL_TRIES = 4
 AT_WORK = {"NOT_STARTED", "QUEUED", "STARTING", "STARTED", "CANCELING"}
 """Statuses of runs that have not ended."""
 
@@ -300,10 +301,18 @@ class Platform:
         return Counter(dict(map(tuple, rows)))
 
     def graphql(self, query: str) -> Any:
-        """The data of a GraphQL answer."""
-        answer = httpx.post(f"{self.url}/graphql", json={"query": query}, timeout=60).raise_for_status().json()
-        assert "errors" not in answer, answer
-        return answer["data"]
+        """The data of a GraphQL answer.
+
+        Asked again after an error of the server: Dagster's webserver keeps connections, and after PostgreSQL was
+        restarted it meets a broken one in each of its three storages.
+        """
+        for _ in range(GRAPHQL_TRIES):
+            answer = httpx.post(f"{self.url}/graphql", json={"query": query}, timeout=60)
+            if not answer.is_server_error:
+                break
+        body = answer.raise_for_status().json()
+        assert "errors" not in body, body
+        return body["data"]
 
     def failed_partitions(self) -> dict[str, int]:
         """How many partitions of each asset the UI shows as failed."""
