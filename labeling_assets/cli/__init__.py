@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 
@@ -60,6 +61,10 @@ def cli(*, verbose: bool) -> None:
 
     Start with `labeling demo`. Settings are environment variables LABELING_…; see .env.example.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # A shell's background job ignores SIGINT; Dagster ignores SIGTERM then, and child processes inherit it.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     logs.configure(Settings.load(), logging.INFO if verbose else logging.WARNING)
     warnings.filterwarnings("ignore", module="dagster")
 

@@ -87,7 +87,7 @@ def materialize(
     from labeling_assets import runs
     from labeling_assets.cli.progress import show_progress
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores SIGINT, and Dagster SIGTERM then
+    for number in (signal.SIGINT, signal.SIGTERM):  # both end the run in good order
         signal.signal(number, signal.default_int_handler)
     console = output()
     with show_progress(console, days) as progress:
