@@ -12,6 +12,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from typing import TextIO
 
 from labeling_assets.services.redaction import Redactor
 from labeling_assets.settings import Settings
@@ -75,16 +76,13 @@ class RedactingFormatter(logging.Formatter):
         return self._redact(super().format(record))
 
 
-class StandardErrorHandler(logging.Handler):
+class StandardErrorHandler(logging.StreamHandler[TextIO]):
     """Writes to what `sys.stderr` is at the moment, a line at a time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record; a line that cannot be written does not end the program."""
-        try:
-            sys.stderr.write(self.format(record) + "\n")
-            sys.stderr.flush()
-        except Exception:  # noqa: BLE001 - told by `logging` itself, as its own handlers do
-            self.handleError(record)
+        """Write the record."""
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def formatter(settings: Settings) -> logging.Formatter:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -12,76 +11,13 @@ import sqlalchemy as sa
 import tenacity
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 
-from labeling_assets.definitions import build_defs
 from labeling_assets.defs.products import columns, partitions, run_requests
 from labeling_assets.errors import ConfigurationError, ServiceUnavailableError
-from labeling_assets.products.queries import SOURCE_COLUMNS
-from labeling_assets.services.day_state import STORES, SyncedDays
+from labeling_assets.services.day_state import SyncedDays
 from labeling_assets.services.source_days import SourceDays
+from labeling_assets_tests.defs.source_rows import SETTINGS, TODAY, YESTERDAY, ago, insert, process
 
-TABLE = "ai_craw.product_marketing_summary"
-SETTINGS = columns.SETTINGS
-TODAY = dt.datetime.now(SETTINGS.zone).date()
 Status = dg.DagsterRunStatus
-
-
-def ago(days: int) -> dt.date:
-    return TODAY - dt.timedelta(days=days)
-
-
-YESTERDAY = ago(1)
-
-
-@pytest.fixture(scope="module")
-def module_instance() -> Iterator[dg.DagsterInstance]:
-    """One that is kept on disk, as the contexts of sensors and schedules need it."""
-    with dg.instance_for_test() as instance:
-        yield instance
-
-
-@pytest.fixture
-def instance(module_instance: dg.DagsterInstance) -> dg.DagsterInstance:
-    """Without runs and events."""
-    module_instance.wipe()
-    return module_instance
-
-
-@pytest.fixture
-def source(engine: sa.Engine) -> sa.Engine:
-    with engine.begin() as connection:
-        connection.execute(sa.text("create schema ai_craw"))
-        names = ", ".join(f"{name} {kind}" for name, kind in SOURCE_COLUMNS.items())
-        connection.execute(sa.text(f"create table {TABLE} ({names})"))
-    return engine
-
-
-@pytest.fixture(scope="module")
-def module_definitions() -> dg.Definitions:
-    return build_defs()
-
-
-@pytest.fixture
-def definitions(
-    module_definitions: dg.Definitions, postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> dg.Definitions:
-    """Those of the code location, on the shared PostgreSQL."""
-    monkeypatch.setenv("LABELING_POSTGRES_URL", postgres_url)
-    return module_definitions
-
-
-def insert(engine: sa.Engine, *days: dt.date) -> None:
-    statement = sa.text(f"insert into {TABLE} (product_id, image, published_at) values ('p', 'x', :at)")
-    with engine.begin() as connection:
-        for day in days:
-            connection.execute(statement, {"at": dt.datetime.combine(day, dt.time(12), SETTINGS.zone)})
-
-
-def process(engine: sa.Engine, *days: dt.date) -> None:
-    """Record that both stores hold the days."""
-    for day in days:
-        fingerprint = SourceDays(engine, TABLE, SETTINGS.zone).fingerprints(day, day)[day]
-        for store in STORES:
-            SyncedDays(engine).record(day, store, fingerprint)
 
 
 def tick(definitions: dg.Definitions, instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
