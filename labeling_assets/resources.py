@@ -12,14 +12,13 @@ import dagster as dg
 import pyarrow as pa
 from upath import UPath
 
-from labeling_assets.errors import DayError
 from labeling_assets.services import connect
 from labeling_assets.services.day_state import SyncedDays
 from labeling_assets.services.day_tables import (
     day_file,
     earlier_rows,
     newest_rows_elsewhere,
-    read_table,
+    read_day,
     write_table,
 )
 from labeling_assets.services.embedding import Embedder
@@ -51,7 +50,7 @@ class ProductDatabaseResource(dg.ConfigurableResource[ProductDatabase]):
 
     def source_days(self) -> SourceDays:
         """The fingerprints of the source's days."""
-        return SourceDays(self.get().engine, self.source_table, self.get().zone)
+        return connect.source_days(self.get())
 
     def synced_days(self) -> SyncedDays:
         """Which state of the source each store holds."""
@@ -145,18 +144,11 @@ class StorageResource(dg.ConfigurableResource[UPath]):
         Raises:
             DayError: There is no file, or it cannot be read.
         """
-        path = self._path(asset, day)
-        try:
-            return read_table(path)
-        except FileNotFoundError as error:
-            raise DayError(f"{path} does not exist.", f"Materialize {asset} of that day first.") from error
-        except pa.ArrowInvalid as error:
-            reason = str(error).splitlines()[0]
-            raise DayError(f"{path} cannot be read: {reason}.", f"Materialize {asset} of that day again.") from error
+        return read_day(open_root(self.root), asset, day)
 
     def write(self, asset: str, day: dt.date, table: pa.Table) -> dict[str, Any]:
         """Write the table of an asset of a day, so that a reader never sees a part; returns metadata for Dagster."""
-        path = self._path(asset, day)
+        path = day_file(open_root(self.root), asset, day)
         write_table(path, table)
         return {"path": dg.MetadataValue.path(str(path)), "size_bytes": path.stat().st_size}
 
@@ -167,9 +159,6 @@ class StorageResource(dg.ConfigurableResource[UPath]):
     def earlier_rows(self, asset: str, day: dt.date, days: int, columns: Sequence[str]) -> pa.Table | None:
         """Some columns of an asset's files of up to so many earlier days; None when there is none."""
         return earlier_rows(open_root(self.root), asset, day, days, columns)
-
-    def _path(self, asset: str, day: dt.date) -> UPath:
-        return day_file(open_root(self.root), asset, day)
 
 
 def default_resources(settings: Settings) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from labeling_assets.errors import ConfigurationError
 from labeling_assets.metadata import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED, SECONDS
 from labeling_assets.services.connect import Services
 from labeling_assets.services.day_state import DayFailures
-from labeling_assets.services.day_tables import day_file, read_table
+from labeling_assets.services.day_tables import read_day
 from labeling_assets.services.images.files import open_root
 from labeling_assets.services.quarantine import Quarantine
 from labeling_assets.services.vision.slots import finish_requests
@@ -287,7 +287,7 @@ def statistics(settings: Settings, results: Sequence[DayResult]) -> RunStatistic
 def _inserted_ids(settings: Settings, result: DayResult) -> list[str]:
     if "milvus_collection" not in result.stages:
         return []
-    table = read_table(day_file(open_root(settings.storage_root), "milvus_collection", result.day))
+    table = read_day(open_root(settings.storage_root), "milvus_collection", result.day)
     return [row["id_sanpham"] for row in table.to_pylist() if row["action"] == "new"]
 
 

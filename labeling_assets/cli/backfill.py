@@ -41,10 +41,9 @@ def _missing(settings: Settings, days: list[str]) -> list[str]:
     from labeling_assets.products.detection import is_changed
     from labeling_assets.services.connect import Services
     from labeling_assets.services.day_state import STORES, SyncedDays
-    from labeling_assets.services.source_days import SourceDays
 
-    engine = Services(settings).product_database.engine
+    services = Services(settings)
     first, last = dt.date.fromisoformat(days[0]), dt.date.fromisoformat(days[-1])
-    source = SourceDays(engine, settings.source_table, settings.zone).fingerprints(first, last)
-    synced = SyncedDays(engine).find(first, last)
+    source = services.source_days.fingerprints(first, last)
+    synced = SyncedDays(services.product_database.engine).find(first, last)
     return [str(day) for day, state in source.items() if is_changed(state, synced.get(day, {}), STORES)]

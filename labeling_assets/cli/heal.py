@@ -66,14 +66,12 @@ def _healer(settings: Settings) -> StoreHealer:
     from labeling_assets.services.connect import Services
     from labeling_assets.services.healing import StoreHealer
     from labeling_assets.services.images.files import open_root
-    from labeling_assets.services.source_days import SourceDays
 
     services = Services(settings)
-    database = services.product_database
     yesterday = dt.datetime.now(settings.zone).date() - dt.timedelta(days=1)
     return StoreHealer(
-        database,
-        SourceDays(database.engine, settings.source_table, settings.zone),
+        services.product_database,
+        services.source_days,
         services.vector_store,
         open_root(settings.storage_root),
         (settings.first_day, yesterday),

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.services.postgres import ProductDatabase, create_engine
+from labeling_assets.services.source_days import SourceDays
 from labeling_assets.services.writer_lease import writer_lease
 from labeling_assets.settings import Settings
 
@@ -38,6 +39,11 @@ def product_database(url: str, source_table: str, timezone: str) -> ProductDatab
     engine = create_engine(url)
     _kept.callback(engine.dispose)
     return ProductDatabase(engine, source_table, ZoneInfo(timezone))
+
+
+def source_days(database: ProductDatabase) -> SourceDays:
+    """The fingerprints of the source's days."""
+    return SourceDays(database.engine, database.source_table, database.zone)
 
 
 @functools.cache
@@ -150,6 +156,11 @@ class Services:
         if url is None:
             raise ConfigurationError("LABELING_POSTGRES_URL is not known.", "Run `labeling up`.")
         return product_database(url.get_secret_value(), self._settings.source_table, self._settings.timezone)
+
+    @property
+    def source_days(self) -> SourceDays:
+        """See `source_days`."""
+        return source_days(self.product_database)
 
     @property
     def image_store(self) -> ImageStore:

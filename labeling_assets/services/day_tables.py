@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
+from labeling_assets.errors import DayError
+
 ROW_GROUP_ROWS = 500
 EXTENSION = ".parquet"
 IS_PARTIAL, FINGERPRINT = b"is_partial", b"source_fingerprint"
@@ -45,6 +47,22 @@ def read_table(path: UPath) -> pa.Table:
     """The table of a file."""
     with path.open("rb") as file:
         return pq.read_table(file)
+
+
+def read_day(root: UPath, asset: str, day: dt.date | str) -> pa.Table:
+    """The table of an asset of a day.
+
+    Raises:
+        DayError: There is no file, or it cannot be read.
+    """
+    path = day_file(root, asset, day)
+    try:
+        return read_table(path)
+    except FileNotFoundError as error:
+        raise DayError(f"{path} does not exist.", f"Materialize {asset} of that day first.") from error
+    except pa.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise DayError(f"{path} cannot be read: {reason}.", f"Materialize {asset} of that day again.") from error
 
 
 def is_local(path: UPath) -> bool:

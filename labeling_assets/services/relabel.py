@@ -10,13 +10,13 @@ import datetime as dt
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from upath import UPath
+import pyarrow as pa
 
 from labeling_assets.products.contradictions import Contradiction, contradicting_rows
 from labeling_assets.products.labels import SCHEMA_VERSION
 from labeling_assets.products.prompt import PROMPT_VERSION
 from labeling_assets.services.connect import Services
-from labeling_assets.services.day_tables import EXTENSION, day_file, read_table
+from labeling_assets.services.day_tables import EXTENSION, read_day
 from labeling_assets.services.images.files import open_root
 from labeling_assets.services.ledger import LabelKey, LabelLedger
 from labeling_assets.settings import Settings
@@ -52,11 +52,15 @@ def labeled_days(settings: Settings, first: dt.date, last: dt.date) -> list[dt.d
 
 
 def contradicting_products(settings: Settings, days: Sequence[dt.date]) -> list[ContradictingProduct]:
-    """The products of the days whose label contradicts the title, as the Parquet files have them."""
+    """The products of the days whose label contradicts the title, as the Parquet files have them.
+
+    Raises:
+        DayError: A file cannot be read.
+    """
     return [
         ContradictingProduct(day, row["id_sanpham"], row["image_sha256"], row["title"], tuple(contradictions))
         for day in days
-        for row, contradictions in contradicting_rows(read_table(_path(settings, day)))
+        for row, contradictions in contradicting_rows(_labels(settings, day))
     ]
 
 
@@ -107,9 +111,9 @@ def forget_labels(settings: Settings, products: Collection[ContradictingProduct]
 
 
 def _images(settings: Settings, day: dt.date) -> Iterator[tuple[str, str]]:
-    for row in read_table(_path(settings, day)).select(["id_sanpham", "image_sha256"]).to_pylist():
+    for row in _labels(settings, day).select(["id_sanpham", "image_sha256"]).to_pylist():
         yield row["id_sanpham"], row["image_sha256"]
 
 
-def _path(settings: Settings, day: dt.date) -> UPath:
-    return day_file(open_root(settings.storage_root), LABEL_STAGE, day)
+def _labels(settings: Settings, day: dt.date) -> pa.Table:
+    return read_day(open_root(settings.storage_root), LABEL_STAGE, day)

@@ -9,12 +9,14 @@ import pyarrow as pa
 import pytest
 from upath import UPath
 
+from labeling_assets.errors import DayError
 from labeling_assets.services.day_tables import (
     earlier_rows,
     is_partial,
     mark_source,
     marked_as,
     newest_rows_elsewhere,
+    read_day,
     read_table,
     source_fingerprint,
     write_table,
@@ -100,3 +102,13 @@ def test_a_product_that_no_other_day_has_is_not_found(root: UPath) -> None:
     assert newest_rows_elsewhere(root, "asset", DAYS[0], ["a"]) is None
     write_day(root, DAYS[0], a="own day")
     assert newest_rows_elsewhere(root, "asset", DAYS[0], ["a"]) is None
+
+
+def test_a_missing_or_broken_file_is_an_error_that_names_the_remedy(root: UPath) -> None:
+    write_day(root, DAYS[0], a="x")
+    assert read_day(root, "asset", DAYS[0]).num_rows == 1
+    with pytest.raises(DayError, match=r"does not exist. Materialize asset of that day first"):
+        read_day(root, "asset", DAYS[1])
+    (root / "asset" / f"{DAYS[0]}.parquet").write_bytes(b"PAR1 but no Parquet")
+    with pytest.raises(DayError, match=r"cannot be read: .* Materialize asset of that day again"):
+        read_day(root, "asset", DAYS[0])
