@@ -118,7 +118,9 @@ def searches(
     table: pa.Table, search: Callable[[np.ndarray], Sequence[FoundProduct]], **held: StoredProduct
 ) -> dg.AssetCheckResult:
     ids = [str(each) for each in table["id_sanpham"].to_pylist()]
-    return store_checks.stored_vectors_find_their_product(MONDAY, table, {id_: stored() for id_ in ids} | held, search)
+    return store_checks.stored_vectors_find_their_product(
+        MONDAY, table, {id_: stored() for id_ in ids} | held, lambda sample: [search(wanted) for wanted in sample]
+    )
 
 
 def drifting(share: float) -> tuple[pa.Table, pa.Table]:
@@ -408,7 +410,7 @@ def test_the_checks_of_milvus_hold_on_a_real_collection(milvus_uri: str) -> None
                 MONDAY,
                 table,
                 held,
-                lambda wanted: store.search(wanted, IMAGE_VECTOR, store_checks.SEARCH_HITS, consistency="Strong"),
+                lambda sample: store.search_each(sample, IMAGE_VECTOR, store_checks.SEARCH_HITS, consistency="Strong"),
             ),
         ]
 

@@ -391,8 +391,8 @@ def milvus_collection(
                         day,
                         vectors,
                         held,
-                        lambda vector: store.search(
-                            vector, IMAGE_VECTOR, store_checks.SEARCH_HITS, consistency="Strong"
+                        lambda sample: store.search_each(
+                            sample, IMAGE_VECTOR, store_checks.SEARCH_HITS, consistency="Strong"
                         ),
                     ),
                 ],

@@ -83,7 +83,7 @@ def stored_vectors_find_their_product(
     day: dt.date,
     table: pa.Table,
     stored: Mapping[str, StoredProduct],
-    search: Callable[[FloatArray], Sequence[Hit]],
+    search: Callable[[Sequence[FloatArray]], Sequence[Sequence[Hit]]],
 ) -> dg.AssetCheckResult:
     """Search with the image vectors of up to `SAMPLE_SEARCHES` products of the day.
 
@@ -95,7 +95,8 @@ def stored_vectors_find_their_product(
         day: The business day.
         table: `clip_vectors` of the day.
         stored: What Milvus holds of its products; those held for another day are not searched for.
-        search: The nearest products to an image vector, float32, shape (dimension,), best first, at most `SEARCH_HITS`.
+        search: The nearest products to each image vector, float32, shape (dimension,), best first, at most
+            `SEARCH_HITS`; not called without a vector.
     """
     rows = table.select(["id_sanpham", "has_image_vector"]).to_pylist()
     chosen = sorted(
@@ -107,9 +108,10 @@ def stored_vectors_find_their_product(
         key=lambda position: hashlib.sha256(rows[position]["id_sanpham"].encode(errors="replace")).digest(),
     )[:SAMPLE_SEARCHES]
     vectors = vector_matrix(table.take(pa.array(chosen, pa.int64())), IMAGE_VECTOR)
+    answers = search([np.ascontiguousarray(vector) for vector in vectors]) if chosen else []
     lost, undecided = [], 0
-    for position, vector in zip(chosen, vectors, strict=True):
-        is_found = _is_found(rows[position]["id_sanpham"], search(np.ascontiguousarray(vector)))
+    for position, hits in zip(chosen, answers, strict=True):
+        is_found = _is_found(rows[position]["id_sanpham"], hits)
         undecided += is_found is None
         if is_found is False:
             lost.append(rows[position]["id_sanpham"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -247,10 +247,22 @@ class MilvusStore:
         *,
         consistency: Literal["Bounded", "Strong"] = "Bounded",
     ) -> list[ProductHit]:
-        """The products nearest to a vector, best first. Image search leaves out products without image vector.
+        """The products nearest to one vector, best first; arguments and errors are those of `search_each`."""
+        return self.search_each([vector], field, limit, filter_expression, consistency=consistency)[0]
+
+    def search_each(
+        self,
+        vectors: Sequence[npt.NDArray[np.float32]],
+        field: VectorField,
+        limit: int,
+        filter_expression: str = "",
+        *,
+        consistency: Literal["Bounded", "Strong"] = "Bounded",
+    ) -> list[list[ProductHit]]:
+        """The products nearest to each vector, best first. Image search leaves out products without image vector.
 
         Args:
-            vector: float32, shape (dimension,), of the collection's embedder; see `check_embedder`.
+            vectors: At least one; float32, shape (dimension,), of the collection's embedder; see `check_embedder`.
             field: The vector to compare with.
             limit: Hits at most.
             filter_expression: Made with `services.milvus.filters`; empty for all products.
@@ -263,18 +275,18 @@ class MilvusStore:
         if not 1 <= limit <= MAX_HITS:
             raise ConfigurationError(f"A search returns 1 to {MAX_HITS} products, not {limit}.")
         has_vector = "has_image_vector == true" if field == IMAGE_VECTOR else ""
-        rows = self._connection.call(
+        answers = self._connection.call(
             "search",
             self._collection.alias,
-            data=[vector],
+            data=list(vectors),
             anns_field=field,
             limit=limit,
             filter=all_of([filter_expression, has_vector]),
             output_fields=_OUTPUT_FIELDS,
-            search_params=search_parameters(self._collection.indexes().get(field, ""), len(vector), limit),
+            search_params=search_parameters(self._collection.indexes().get(field, ""), len(vectors[0]), limit),
             consistency_level=consistency,
         )
-        return [_hit(row["entity"], row["distance"]) for row in rows[0]]
+        return [[_hit(row["entity"], row["distance"]) for row in rows] for rows in answers]
 
     def get(self, id_sanpham: str) -> ProductHit | None:
         """One product by its key, as it is now.
