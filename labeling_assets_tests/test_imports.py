@@ -16,6 +16,7 @@ PACKAGE = Path(labeling_assets.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT_DAGSTER = {
     "abandoned_runs",
+    "daemon",
     "resources",
     "definitions",
     "failures",

@@ -88,7 +88,7 @@ class _Platform:
         code = ["dagster", "api", "grpc", "--module-name", MODULE, "--location-name", LOCATION]
         code += ["--host", LOOPBACK, "--port", str(code_port), "--log-level", "warning"]
         webserver = ["dagster_webserver", "-h", host, "-p", str(port), "-w", str(workspace)]
-        daemon = ["dagster._daemon", "run", "-w", str(workspace)]
+        daemon = ["labeling_assets.daemon", "run", "-w", str(workspace)]
         # A code location that is told to stop waits for its runs; these go on without it, and are known by their tags.
         self._code_location = kept("code location", signal.SIGKILL, *code)
         self._kept = [

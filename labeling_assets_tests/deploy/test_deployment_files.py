@@ -191,6 +191,8 @@ def test_every_command_of_a_container_exists(service: str):
     commands = [SERVICES[service]["command"], SERVICES[service].get("healthcheck", {}).get("test", [])[1:]]
     for program, *rest in filter(None, commands):
         arguments = [argument.replace("/opt/labeling", str(PROJECT)) for argument in rest]
+        if [program, *arguments[:2]] == ["python", "-m", "labeling_assets.daemon"]:
+            program, arguments = "dagster-daemon", arguments[2:]
         if program in ("labeling", "dagster", "dagster-daemon", "dagster-webserver") and arguments != ["--help"]:
             resolve(entry_point(program), arguments)
 

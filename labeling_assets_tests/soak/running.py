@@ -56,7 +56,7 @@ AT_WORK = {"NOT_STARTED", "QUEUED", "STARTING", "STARTED", "CANCELING"}
 Part = Literal["run", "daemon", "code_server", "webserver", "dev", "postgres", "milvus", "supervisor"]
 _SIGNS: Mapping[str, Sequence[str]] = {
     "run": ["multiprocessing.spawn"],
-    "daemon": ["dagster._daemon"],
+    "daemon": ["labeling_assets.daemon"],
     "code_server": ["code-server", "api grpc"],
     "webserver": ["dagster_webserver"],
     "dev": ["labeling dev"],
