@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+MODELS := $(VENV)/.models
 COUNT ?= 10
 MINUTES ?= 1
 OUTAGE ?= 20
 
-.PHONY: install demo dev test check soak browser bench lock format clean
+.PHONY: install models demo dev test check soak browser bench lock format clean
 
 install: $(INSTALLED)
 
@@ -18,16 +19,22 @@ $(INSTALLED): pyproject.toml requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,dev]' --constraint requirements.lock
 	@touch $@
 
+models: $(MODELS) ## What CLIP models and Ray need, beside the platform
+
+$(MODELS): $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[clip,jina,ray]' --constraint requirements.lock
+	@touch $@
+
 demo: install ## Demo catalogue through the whole pipeline, with example searches
 	@$(BIN)/labeling demo
 
 dev: install ## Dagster UI at http://127.0.0.1:3000
 	@$(BIN)/labeling dev
 
-test: install ## All tests but those that take minutes
+test: models ## All tests but those that take minutes
 	@$(BIN)/pytest
 
-check: install ## Lint, types and definitions
+check: models ## Lint, types and definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -43,7 +50,7 @@ soak: install ## The daemon at work: COUNT kills, 3*COUNT days of backfill, MINU
 browser: install ## The Dagster UI in headless Chromium, which must be installed
 	@$(BIN)/pytest -m browser --timeout 600
 
-bench: install ## All benchmarks, or one: make bench NAME=label_stage
+bench: models ## All benchmarks, or one: make bench NAME=label_stage
 	@$(BIN)/python -m benchmarks $(NAME)
 
 lock: install ## Resolve the dependencies anew

@@ -18,6 +18,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from labeling_assets.errors import ConfigurationError
+from labeling_assets.products.cost import Prices
 
 PREFIX = "LABELING_"
 TIME_OF_DAY = r"^([01]\d|2[0-3]):[0-5]\d$"
@@ -74,11 +75,26 @@ class Settings(BaseSettings):
     openai_base_url: CommaSeparated = Field((), description="OpenAI-compatible endpoints, comma-separated, with /v1.")
     openai_api_key: SecretStr | None = Field(None, description="API key of the OpenAI-compatible endpoints.")
     vision_slots: int = Field(
-        1, ge=1, le=1024, description="Requests that one endpoint serves at once (OLLAMA_NUM_PARALLEL)."
+        1,
+        ge=0,
+        le=1024,
+        description="Requests that one endpoint serves at once (OLLAMA_NUM_PARALLEL); 0: found while it is asked.",
     )
     vision_timeout_seconds: float = Field(300.0, gt=0, description="Deadline of one request to the vision model.")
     vision_context_tokens: int = Field(
         0, ge=0, description="Context size asked of Ollama; 0: the smallest multiple of 1024 in which everything fits."
+    )
+
+    vision_requests_per_minute: int = Field(0, ge=0, description="Requests a minute to all endpoints; 0: no limit.")
+    vision_tokens_per_minute: int = Field(0, ge=0, description="Tokens a minute to all endpoints; 0: no limit.")
+    price_prompt_tokens: float = Field(0.0, ge=0, description="Price of a million tokens read by the vision model.")
+    price_output_tokens: float = Field(0.0, ge=0, description="Price of a million tokens written by the vision model.")
+    price_gpu_hour: float = Field(0.0, ge=0, description="Price of an hour of the GPU that serves the vision model.")
+    near_duplicate_bits: int = Field(
+        6, ge=0, le=7, description="Bits of 64 in which the perceptual hashes of near duplicates differ at most."
+    )
+    share_labels: Literal["never", "near_duplicates"] = Field(
+        "never", description="Whether near duplicates take the label of their group's representative."
     )
 
     embedder: str = Field("embedded", description="embedded, jina-clip-v2, siglip2-large, or a model id or folder.")
@@ -86,6 +102,16 @@ class Settings(BaseSettings):
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="Device of the embedder: auto, cpu, cuda[:n], mps."
     )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="Number type of the embedder.")
+    embedder_dimension: int = Field(
+        0, ge=0, description="Numbers of a vector, for embedders that may be cut short (jina-clip-v2); 0: all."
+    )
+    embedder_batch: int = Field(0, ge=0, description="Images embedded at once; 0: 16 on a CPU, 64 on a GPU.")
+    gpu_memory_share: float = Field(1.0, gt=0, le=1, description="Share of a GPU's memory that a process may take.")
+    engine: Literal["local", "ray"] = Field("local", description="Where models compute: in the run, or on Ray.")
+    ray_address: str | None = Field(
+        None, description="Address of the Ray cluster, `ray://host:10001` or `auto`; unset: a cluster on this machine."
+    )
+    ray_cpus_per_worker: float = Field(1.0, gt=0, description="CPUs of a Ray worker where it has no GPU.")
 
     timezone: str = Field("Asia/Ho_Chi_Minh", description="Time zone of the business day.")
     first_day: dt.date = Field(dt.date(2025, 1, 1), description="First partition, YYYY-MM-DD.")
@@ -195,6 +221,11 @@ class Settings(BaseSettings):
     def vision_hosts(self) -> tuple[str, ...]:
         """Endpoints of the vision backend in use."""
         return {"ollama": self.ollama_hosts, "openai": self.openai_base_url}.get(self.vision_backend, ())
+
+    @property
+    def prices(self) -> Prices:
+        """Prices of the vision model."""
+        return Prices(self.price_prompt_tokens, self.price_output_tokens, self.price_gpu_hour)
 
     @property
     def zone(self) -> ZoneInfo:

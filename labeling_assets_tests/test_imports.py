@@ -31,7 +31,7 @@ HEAVY = {"torch", "transformers", "onnxruntime", "pymilvus", "ollama", "ray", "r
 # What each part may import of the package; what is not named may import everything.
 ALLOWED = {
     "errors": set[str](),
-    "settings": {"errors"},
+    "settings": {"errors", "products"},
     "products": {"errors", "products"},
     "migrations": {"services"},
     "services": {"errors", "settings", "products", "services", "migrations"},

@@ -37,7 +37,7 @@ def test_every_setting_has_a_description() -> None:
         ("TIMEZONE", "Mars/Olympus"),
         ("FIRST_DAY", "yesterday"),
         ("VISION_BACKEND", "telepathy"),
-        ("VISION_SLOTS", "0"),
+        ("VISION_SLOTS", "-1"),
         ("VISION_TIMEOUT_SECONDS", "-1"),
         ("SOURCE_TABLE", "a.b; drop table c"),
         ("MILVUS_COLLECTION", "a-b"),
