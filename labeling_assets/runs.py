@@ -28,6 +28,7 @@ from labeling_assets.definitions import build_defs
 from labeling_assets.defs.products.run_requests import JOB_NAME, range_tags
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.metadata import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED, SECONDS
+from labeling_assets.products.day_ranges import day_ranges
 from labeling_assets.services.connect import Services
 from labeling_assets.services.day_state import DayFailures
 from labeling_assets.services.day_tables import read_day
@@ -136,26 +137,15 @@ def run_days(
     results = []
     with dagster_instance.pooled_instance() as instance:
         end_abandoned_runs(instance)
-        for group in _stretches(days) if in_one_run else ([day] for day in days):
-            run_id, name = str(uuid.uuid4()), group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}"
+        for stretch in day_ranges(map(dt.date.fromisoformat, days), None if in_one_run else 1):
+            run_id, keys = str(uuid.uuid4()), [str(day) for day in stretch.days]
+            name = keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]}"
             with _watched(instance, run_id, functools.partial(on_stage, name) if on_stage else None):
-                run = functools.partial(_run, job, instance, run_id, group, limit)
+                run = functools.partial(_run, job, instance, run_id, keys, limit)
                 for result in _interruptible(instance, run_id, run):
                     results.append(result)
                     on_day(result)
     return results
-
-
-def _stretches(days: Iterable[str]) -> Iterator[list[str]]:
-    """Days that follow each other, together."""
-    stretch: list[str] = []
-    for day in days:
-        if stretch and dt.date.fromisoformat(day) - dt.date.fromisoformat(stretch[-1]) != dt.timedelta(days=1):
-            yield stretch
-            stretch = []
-        stretch.append(day)
-    if stretch:
-        yield stretch
 
 
 def _interruptible(instance: dg.DagsterInstance, run_id: str, run: Callable[[], list[DayResult]]) -> list[DayResult]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 
 from pydantic import AwareDatetime, NonNegativeInt, TypeAdapter, ValidationError
 
+from labeling_assets.products.day_ranges import DayRange, day_ranges
+
 EMPTY_DAY = "0:0"
 """Fingerprint of a day without rows."""
 PAUSES = (dt.timedelta(minutes=1), dt.timedelta(minutes=5), dt.timedelta(minutes=25))
@@ -22,25 +24,8 @@ MAX_SINGLE_DAYS = 3
 MAX_RANGE_DAYS = 31
 MAX_REQUESTS = 25
 """Requests of one look at the source; the next look makes the others."""
-ONE_DAY = dt.timedelta(days=1)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class DayRange:
-    """Contiguous days that one run processes, both ends included."""
-
-    first: dt.date
-    last: dt.date
-
-    @property
-    def days(self) -> list[dt.date]:
-        """Its days, in order."""
-        return [self.first + number * ONE_DAY for number in range((self.last - self.first).days + 1)]
-
-    def __str__(self) -> str:
-        return str(self.first) if self.first == self.last else f"{self.first}..{self.last}"
 
 
 @dataclass(frozen=True)
@@ -173,16 +158,9 @@ def group_days(days: Iterable[dt.date]) -> list[DayRange]:
     Contiguous days make one range, so that a model loads once for all; up to three stay alone, so that each shows its
     own run. A range has a bound, so that a cancelled or broken run leaves little undone.
     """
-    stretches: list[DayRange] = []
-    for day in sorted(set(days)):
-        before = stretches[-1] if stretches else None
-        if before and before.last + ONE_DAY == day and (day - before.first).days < MAX_RANGE_DAYS:
-            stretches[-1] = DayRange(before.first, day)
-        else:
-            stretches.append(DayRange(day, day))
     return [
         part
-        for stretch in stretches
+        for stretch in day_ranges(days, MAX_RANGE_DAYS)
         for part in (
             [DayRange(day, day) for day in stretch.days] if len(stretch.days) <= MAX_SINGLE_DAYS else [stretch]
         )

@@ -6,12 +6,12 @@ Pure functions of known, done and failed days; an asset without partitions evalu
 from __future__ import annotations
 
 import datetime as dt
-import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 import dagster as dg
 
 from labeling_assets.defs.products.checks import outcome
+from labeling_assets.products.day_ranges import day_ranges
 
 SAMPLE_RANGES = 10
 
@@ -62,8 +62,8 @@ def no_partitions_left_failed(
 def _day_outcome(
     name: str, asset: str, days: Sequence[dt.date], remedy: str, evidence: dict[str, object]
 ) -> dg.AssetCheckResult:
-    ranges = list(_ranges(days))
-    commands = [f"labeling backfill --start {first} --end {last}" for first, last in ranges[:SAMPLE_RANGES]]
+    ranges = day_ranges(days)
+    commands = [f"labeling backfill --start {each.first} --end {each.last}" for each in ranges[:SAMPLE_RANGES]]
     more = f"\n\n{len(ranges) - SAMPLE_RANGES} more ranges." if len(ranges) > SAMPLE_RANGES else ""
     recovery = "\n".join(["```", *commands, "```"]) + more if days else "Nothing."
     command = f"`{commands[0]}`; what was finished is not done again" if commands else ""
@@ -75,10 +75,3 @@ def _day_outcome(
         evidence=evidence | {"recovery": dg.MetadataValue.md(recovery)},
         asset=asset,
     )
-
-
-def _ranges(days: Iterable[dt.date]) -> Iterator[tuple[dt.date, dt.date]]:
-    """First and last day of each run of consecutive days."""
-    for _, group in itertools.groupby(enumerate(sorted(days)), lambda item: item[1].toordinal() - item[0]):
-        run = [day for _, day in group]
-        yield run[0], run[-1]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from labeling_assets.defs.products import columns, partitions
-from labeling_assets.products.detection import DayRange
+from labeling_assets.products.day_ranges import DayRange
 
 JOB_NAME = "products_job"
 ASSET_KEYS = frozenset(dg.AssetKey(name) for name in columns.COLUMNS)

@@ -8,7 +8,8 @@ import datetime as dt
 import dagster as dg
 
 from labeling_assets.defs.products import columns, jobs, run_requests
-from labeling_assets.products.detection import DayRange, days_for_the_night, group_days
+from labeling_assets.products.day_ranges import DayRange
+from labeling_assets.products.detection import days_for_the_night, group_days
 from labeling_assets.resources import ProductDatabaseResource
 from labeling_assets.services.day_state import STORES
 
