@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,4 +23,4 @@ def test_ranges_cover_exactly_the_days_in_order(days: list[dt.date], max_days: i
 @given(days=DAYS)
 def test_days_that_follow_each_other_are_never_parted_without_need(days: list[dt.date]) -> None:
     ranges = day_ranges(days)
-    assert all(before.last + ONE_DAY < after.first for before, after in zip(ranges, ranges[1:], strict=False))
+    assert all(before.last + ONE_DAY < after.first for before, after in itertools.pairwise(ranges))
