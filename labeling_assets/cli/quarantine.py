@@ -29,19 +29,17 @@ def quarantine() -> None:
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="At most so many rows.")
 def list_rows(day: dt.date | None, stage: str | None, *, retryable: bool, limit: int) -> None:
     """List the rows in quarantine, newest day first; ids are shown as Python strings, since they may hold anything."""
-    table = _quarantine()
-    rows = table.find(day=day, stage=stage, can_retry=True if retryable else None, limit=limit)
-    total = len(table.find(day=day, stage=stage, can_retry=True if retryable else None))
+    rows = _quarantine().find(day=day, stage=stage, can_retry=True if retryable else None, limit=limit + 1)
     console = output()
     if not rows:
-        console.print("Nothing is in quarantine." if not total else "No row matches.")
+        console.print("No row matches." if day or stage or retryable else "Nothing is in quarantine.")
         return
-    for row in rows:
+    for row in rows[:limit]:
         end = f"{row.attempts} attempts{', a retry can help' if row.can_retry else ''}"
         console.print(f"[bold]{row.day}[/] {row.stage} [bold]{escape(repr(row.product_id))}[/], {end}")
         console.print(f"    [red]{row.error_class}[/] {escape(row.message)}")
-    if total > len(rows):
-        console.print(f"{len(rows)} of {total} rows.")
+    if len(rows) > limit:
+        console.print(f"These are {limit} rows; there are more, which --limit shows.")
 
 
 @quarantine.command()

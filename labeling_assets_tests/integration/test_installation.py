@@ -148,6 +148,8 @@ def test_a_search_shows_score_id_store_and_labels(installation: Installation) ->
 def test_the_quarantine_is_listed_shown_and_tried_again(installation: Installation, catalogue: Catalogue) -> None:
     product_id = str(catalogue.trap("404").product_ids[0])
     assert product_id in installation.labeling("quarantine", "list").stdout
+    assert "there are more" in installation.labeling("quarantine", "list", "--limit", "1").stdout
+    assert installation.labeling("quarantine", "list", "--day", "2001-01-01").stdout.strip() == "No row matches."
     assert "ImageNotFoundError" in installation.labeling("quarantine", "show", product_id).stdout
     retried = installation.labeling("quarantine", "retry", "--product", product_id)
     assert retried.returncode == 0, retried.stderr
