@@ -18,7 +18,7 @@ from labeling_assets.products.day_ranges import DayRange, day_ranges
 
 EMPTY_DAY = "0:0"
 """Fingerprint of a day without rows."""
-PAUSES = (dt.timedelta(minutes=1), dt.timedelta(minutes=5), dt.timedelta(minutes=25))
+PAUSES = tuple(dt.timedelta(seconds=seconds) for seconds in (30, 60, 120, 300, 1200))
 """Before each further request of a state that a run did not bring into the stores; then the night takes over."""
 MAX_SINGLE_DAYS = 3
 MAX_RANGE_DAYS = 31

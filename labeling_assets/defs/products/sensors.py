@@ -26,7 +26,7 @@ def changed_products_sensor(
     """Requests each day of the last LABELING_LOOK_BACK_DAYS whose rows in Postgres differ from what was last processed.
 
     New, late, edited, deleted and moved rows are found alike, by a fingerprint of each day. A day with a run on its way
-    waits. A state that a run did not bring into the stores is requested three times more, after 1, 5 and 25 minutes;
+    waits. A state that a run did not bring into the stores is requested five times more, within half an hour;
     then the nightly backfill takes over. More than three contiguous days become one run. When the source cannot be
     read, the tick fails and the next one looks again.
     """
