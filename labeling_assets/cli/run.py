@@ -94,10 +94,6 @@ def materialize(
     """Run the days with a progress display, print the tables, and return the statistics."""
     from labeling_assets import runs
     from labeling_assets.cli.progress import show_progress
-    from labeling_assets.services.vision.budget import require_prices
-
-    if budget is not None:
-        require_prices(settings.prices)
 
     for number in (signal.SIGINT, signal.SIGTERM):  # both end the run in good order
         signal.signal(number, signal.default_int_handler)

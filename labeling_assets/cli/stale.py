@@ -74,7 +74,7 @@ def relabel_stale(start: dt.date | None, end: dt.date | None, budget: float | No
     """Make stale labels anew, as far as the budget goes; see the help of `labeling relabel`.
 
     Raises:
-        ConfigurationError: The model is not there, or a budget is given and nothing has a price.
+        ConfigurationError: The model is not there.
     """
     from labeling_assets import instance
     from labeling_assets.services.connect import Services
@@ -116,11 +116,10 @@ def relabel_stale(start: dt.date | None, end: dt.date | None, budget: float | No
 
 
 def _budget(settings: Settings, amount: float | None) -> Budget | None:
-    from labeling_assets.services.vision.budget import Budget, require_prices, worst_call_cost
+    from labeling_assets.services.vision.budget import Budget, worst_call_cost
 
     if amount is None:
         return None
-    require_prices(settings.prices)
     worst = worst_call_cost(settings.prices, settings.vision_timeout_seconds, settings.vision_context_tokens)
     return Budget(amount, settings.prices, worst)
 
