@@ -77,7 +77,7 @@ def plan_days(settings: Settings, first: dt.date, last: dt.date) -> Plan:
     """
     if first > last:
         raise ConfigurationError(f"{first} is after {last}.", "Give --start and --end in the order of time.")
-    services = Services(settings.model_copy(update={"engine": "local"}))  # a plan starts no cluster
+    services = Services(settings)
     model = services.vision_model
     version, problem = current_version(model)
     ledger = LedgerUse(services.product_database.engine)
