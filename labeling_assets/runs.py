@@ -154,9 +154,9 @@ def run_days(
 
 
 def _run_config(limit: int | None, budget: float | None) -> dict[str, Any]:
-    ops = {"raw_products": {"limit": limit}, "qwen_labels": {"budget": budget}}
-    given = {op: {"config": config} for op, config in ops.items() if None not in config.values()}
-    return {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}} | ({"ops": given} if given else {})
+    values = {"raw_products": ("limit", limit), "qwen_labels": ("budget", budget)}
+    ops = {op: {"config": {name: value}} for op, (name, value) in values.items() if value is not None}
+    return {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}, "ops": ops}
 
 
 def _stretches(days: Iterable[str]) -> Iterator[list[str]]:

@@ -108,7 +108,7 @@ def relabel_stale(start: dt.date | None, end: dt.date | None, budget: float | No
     if left:
         console.print(
             f"{left} days stay as they are: images of them have no new label yet. What was labeled is kept; go on with "
-            "the same command.",
+            "the same command. Images that the store has lost are fetched again by `labeling run`.",
             soft_wrap=True,
         )
     if complete:

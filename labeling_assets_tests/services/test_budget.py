@@ -80,7 +80,7 @@ def test_a_budget_is_never_overspent(images: list[list[float]], amount: float, f
     todo: queue.SimpleQueue[tuple[int, list[float]]] = queue.SimpleQueue()
     for item in enumerate(images):
         todo.put(item)
-    refused, done, lock = [], [], threading.Lock()
+    refused, done, lock = list[int](), list[int](), threading.Lock()
 
     def work(_: int) -> None:
         while not todo.empty() and not refused:
