@@ -6,6 +6,7 @@
     ├── ServiceUnavailableError  (r)  an outside system does not answer: the step fails, finished rows stay
     ├── SupersededError          (r)  another run has taken over: this one stops, and looks again
     ├── DayError                      one day cannot be processed: it fails, the other days of the run go on
+    ├── BudgetSpentError              the next call could cost more than is left: the day fails, later ones wait
     └── RowError                      one row cannot be processed: it is quarantined, the day goes on
         ├── InvalidRowError           the row itself breaks a limit
         ├── ImageError
@@ -75,6 +76,10 @@ class SupersededError(LabelingError):
 
 class DayError(LabelingError):
     """One day cannot be processed as a whole; the other days of the run go on."""
+
+
+class BudgetSpentError(LabelingError):
+    """The next call of a model could cost more than is left of the budget; what was paid for is kept."""
 
 
 class RowError(LabelingError):

@@ -12,6 +12,7 @@ import dagster as dg
 import pyarrow as pa
 from upath import UPath
 
+from labeling_assets.products.cost import Prices
 from labeling_assets.services import connect
 from labeling_assets.services.day_state import SyncedDays
 from labeling_assets.services.day_tables import (
@@ -30,6 +31,7 @@ from labeling_assets.services.postgres import ProductDatabase
 from labeling_assets.services.quarantine import Quarantine
 from labeling_assets.services.source_days import SourceDays
 from labeling_assets.services.vision import VisionModel
+from labeling_assets.services.vision.budget import Budget, shared_budget
 from labeling_assets.settings import Settings
 
 
@@ -85,6 +87,9 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
     timeout_seconds: float
     context_tokens: int
     description_language: str
+    price_prompt_tokens: float = 0.0
+    price_output_tokens: float = 0.0
+    price_gpu_hour: float = 0.0
 
     def get(self) -> VisionModel:
         """The model; loaded once a process."""
@@ -97,6 +102,21 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
             self.timeout_seconds,
             self.context_tokens,
         )
+
+    @property
+    def prices(self) -> Prices:
+        """What tokens and time of the model cost."""
+        return Prices(self.price_prompt_tokens, self.price_output_tokens, self.price_gpu_hour)
+
+    def budget(self, amount: float | None, spender: str) -> Budget | None:
+        """What may be spent on the model, by all that spend under a name; None where the amount is.
+
+        Raises:
+            ConfigurationError: The amount is no amount, or nothing has a price.
+        """
+        if amount is None:
+            return None
+        return shared_budget(spender, amount, self.prices, self.timeout_seconds, self.context_tokens)
 
 
 class EmbedderResource(dg.ConfigurableResource[Embedder]):
@@ -184,6 +204,9 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             timeout_seconds=settings.vision_timeout_seconds,
             context_tokens=settings.vision_context_tokens,
             description_language=settings.description_language,
+            price_prompt_tokens=settings.price_prompt_tokens,
+            price_output_tokens=settings.price_output_tokens,
+            price_gpu_hour=settings.price_gpu_hour,
         ),
         "embedder": embedder,
         "vector_store": VectorStoreResource(

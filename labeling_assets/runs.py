@@ -14,7 +14,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,7 +26,8 @@ from labeling_assets import instance as dagster_instance
 from labeling_assets.abandoned_runs import end_abandoned_runs, process_tags
 from labeling_assets.definitions import build_defs
 from labeling_assets.defs.products.run_requests import JOB_NAME, range_tags
-from labeling_assets.errors import ConfigurationError
+from labeling_assets.defs.products.stage import SPENDER_TAG
+from labeling_assets.errors import BudgetSpentError, ConfigurationError
 from labeling_assets.metadata import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED, SECONDS
 from labeling_assets.products.day_ranges import day_ranges
 from labeling_assets.services.connect import Services
@@ -62,6 +63,7 @@ class DayResult:
     seconds: float
     stages: dict[str, dict[str, Any]]
     failure: str = ""
+    is_budget_spent: bool = False
 
     def value(self, stage: str, key: str) -> int:
         """A count from a stage's metadata; 0 for a stage that did not run."""
@@ -120,6 +122,7 @@ def run_days(
     days: Iterable[str],
     *,
     limit: int | None = None,
+    budget: float | None = None,
     in_one_run: bool = False,
     on_stage: Callable[[str, str], None] | None = None,
     on_day: Callable[[DayResult], None] = lambda _: None,
@@ -129,23 +132,33 @@ def run_days(
     Args:
         days: Partition keys, in order.
         limit: At most so many source rows a day; a limited day removes nothing from the stores.
+        budget: What the labels of all days together may cost; when it is spent, no further day is begun.
         in_one_run: Whether days that follow each other share a run, stage by stage; otherwise each has its own.
         on_stage: Called with the days and the stage when a stage begins, from another thread.
         on_day: Called when a day has ended.
     """
     job = build_defs().resolve_job_def(JOB_NAME)
-    results = []
+    results: list[DayResult] = []
+    config, tags = _run_config(limit, budget), {SPENDER_TAG: str(uuid.uuid4())} if budget is not None else {}
     with dagster_instance.pooled_instance() as instance:
         end_abandoned_runs(instance)
         for stretch in day_ranges(map(dt.date.fromisoformat, days), None if in_one_run else 1):
             run_id, keys = str(uuid.uuid4()), [str(day) for day in stretch.days]
             name = keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]}"
             with _watched(instance, run_id, functools.partial(on_stage, name) if on_stage else None):
-                run = functools.partial(_run, job, instance, run_id, keys, limit)
+                run = functools.partial(_run, job, instance, run_id, keys, config, tags)
                 for result in _interruptible(instance, run_id, run):
                     results.append(result)
                     on_day(result)
+            if any(result.is_budget_spent for result in results):
+                break
     return results
+
+
+def _run_config(limit: int | None, budget: float | None) -> dict[str, Any]:
+    values = {"raw_products": ("limit", limit), "qwen_labels": ("budget", budget)}
+    ops = {op: {"config": {name: value}} for op, (name, value) in values.items() if value is not None}
+    return {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}, "ops": ops}
 
 
 def _interruptible(instance: dg.DagsterInstance, run_id: str, run: Callable[[], list[DayResult]]) -> list[DayResult]:
@@ -201,21 +214,24 @@ def _watched(instance: dg.DagsterInstance, run_id: str, on_stage: Callable[[str]
 
 
 def _run(
-    job: dg.JobDefinition, instance: dg.DagsterInstance, run_id: str, days: Sequence[str], limit: int | None
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    run_id: str,
+    days: Sequence[str],
+    config: Mapping[str, Any],
+    tags: Mapping[str, str],
 ) -> list[DayResult]:
     """Run days that follow each other in one run."""
     started = time.monotonic()
-    config: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    if limit is not None:
-        config["ops"] = {"raw_products": {"config": {"limit": limit}}}
-    tags = process_tags(run_id) | {"dagster/max_retries": "0"}  # the daemon cannot launch again what it did not launch
+    # The daemon cannot launch again what it did not launch.
+    tags = {**tags, **process_tags(run_id), "dagster/max_retries": "0"}
     if len(days) > 1:
         tags |= range_tags(days[0], days[-1])
     result = job.execute_in_process(
         partition_key=days[0] if len(days) == 1 else None,
         instance=instance,
         run_id=run_id,
-        run_config=config,
+        run_config=dict(config),
         tags=tags,
         raise_on_error=False,
     )
@@ -227,11 +243,17 @@ def _run(
         }
     unfinished = [] if result.success else [day for day in days if stages[day].keys() != set(STAGES)]
     causes = dict.fromkeys(unfinished, "" if result.success else _cause(result))
-    if len(days) > 1 and unfinished:
+    over_budget = set[str]()
+    if unfinished and (len(days) > 1 or SPENDER_TAG in tags):
         failures = DayFailures(Services(Settings.load()).product_database.engine).find(run_id=run_id)
-        causes |= {str(each.day): f"{each.stage}: {each.message} {each.remedy}" for each in failures}
+        over_budget = {str(each.day) for each in failures if each.error_class == BudgetSpentError.__name__}
+        if len(days) > 1:
+            causes |= {str(each.day): f"{each.stage}: {each.message} {each.remedy}" for each in failures}
     seconds = round((time.monotonic() - started) / len(days), 3)
-    return [DayResult(day, run_id, day not in causes, seconds, stages[day], causes.get(day, "")) for day in days]
+    return [
+        DayResult(day, run_id, day not in causes, seconds, stages[day], causes.get(day, ""), day in over_budget)
+        for day in days
+    ]
 
 
 def _cause(result: dg.ExecuteInProcessResult) -> str:

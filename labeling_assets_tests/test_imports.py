@@ -39,7 +39,7 @@ ALLOWED = {
     "abandoned_runs": {"embedded"},
     "failures": {"errors"},
     "metadata": {"products"},
-    "resources": {"errors", "settings", "services", "failures"},
+    "resources": {"errors", "settings", "products", "services", "failures"},
     "defs": {
         "errors",
         "settings",

@@ -25,11 +25,13 @@ from labeling_assets.cli.doctor import doctor
 from labeling_assets.cli.heal import heal
 from labeling_assets.cli.metrics import metrics
 from labeling_assets.cli.output import output
+from labeling_assets.cli.plan import plan
 from labeling_assets.cli.quarantine import quarantine
 from labeling_assets.cli.relabel import relabel
 from labeling_assets.cli.run import demo, run
 from labeling_assets.cli.search import search
 from labeling_assets.cli.stack import down, status, up
+from labeling_assets.cli.stale import stale
 from labeling_assets.errors import ConfigurationError, LabelingError
 from labeling_assets.settings import Settings
 
@@ -71,7 +73,7 @@ def cli(*, verbose: bool) -> None:
 
 for command in (
     *(up, down, status, demo, dev, doctor, metrics),
-    *(run, backfill, heal, quarantine, relabel, search),
+    *(plan, run, backfill, heal, quarantine, relabel, stale, search),
     *(backup, restore, init, code_server),
 ):
     cli.add_command(command)

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from labeling_assets.cli.budgets import budget_option
 from labeling_assets.cli.days import DAY
 from labeling_assets.cli.output import output
 from labeling_assets.settings import Settings
@@ -16,11 +17,13 @@ from labeling_assets.settings import Settings
 @click.option("--start", type=DAY, required=True, help="First day, YYYY-MM-DD.")
 @click.option("--end", type=DAY, required=True, help="Last day, included.")
 @click.option("--missing", is_flag=True, help="Only days whose source rows are not what the stores hold.")
-def backfill(start: dt.date, end: dt.date, *, missing: bool) -> None:
+@budget_option
+def backfill(start: dt.date, end: dt.date, budget: float | None, *, missing: bool) -> None:
     """Materialize the days from --start to --end in one Dagster run, stage by stage.
 
     A day that fails does not stop the others, and is shown as failed. Stopped half-way and repeated, nothing that was
-    finished is paid for again; --missing also leaves out the days that are done. Exit code 1 if a day failed.
+    finished is paid for again; --missing also leaves out the days that are done. With --budget, the day on which it is
+    spent fails, and no later one is labeled. Exit code 1 if a day failed.
     """
     from labeling_assets import instance, runs
     from labeling_assets.cli.run import materialize
@@ -32,7 +35,7 @@ def backfill(start: dt.date, end: dt.date, *, missing: bool) -> None:
         if not days:
             output().print("Both stores hold every day as the source has it.")
             return
-    statistics = materialize(settings, days, in_one_run=True)
+    statistics = materialize(settings, days, in_one_run=True, budget=budget)
     if any(not day["is_success"] for day in statistics.days):
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""`labeling relabel`: ask the model again about labels that a check found doubtful."""
+"""`labeling relabel`: ask the model again about labels that are doubtful or stale; the stale ones by `stale.py`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from labeling_assets.cli.budgets import budget_option
 from labeling_assets.cli.days import DAY
 from labeling_assets.cli.output import output
+from labeling_assets.cli.stale import relabel_stale
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.settings import Settings
 
@@ -23,29 +25,48 @@ LISTED_PRODUCTS = 100
 
 @click.command()
 @click.option("--from-check", is_flag=True, help="Labels that contradict the title of their product.")
+@click.option("--stale", is_flag=True, help="Labels of another model, prompt or schema than is in use now.")
 @click.option("--day", type=DAY, help="Only this day.")
 @click.option("--start", type=DAY, help="First day, YYYY-MM-DD; by default LABELING_LOOK_BACK_DAYS before today.")
 @click.option("--end", type=DAY, help="Last day, included; by default yesterday.")
+@budget_option
 @click.option("--dry-run", is_flag=True, help="List them and do nothing else; costs nothing.")
 def relabel(
     day: dt.date | None,
     start: dt.date | None,
     end: dt.date | None,
+    budget: float | None,
     *,
     from_check: bool,
+    stale: bool,
     dry_run: bool,
 ) -> None:
-    """Forget the labels that contradict their titles, and run their days again.
+    """Label anew what a check found doubtful, or what another model, prompt or schema labeled.
 
-    A label belongs to an image: products that share one are labeled anew together. The model gives the same answer to
-    the same image and prompt, so this helps most after the model was mended or changed. Exit code 1 if a day failed.
+    --from-check forgets the labels that contradict their titles, and runs their days again. A label belongs to an
+    image: products that share one are labeled anew together. The model gives the same answer to the same image and
+    prompt, so this helps most after the model was mended or changed.
+
+    --stale labels the images of days with stale labels into the ledger, the most viewed first, until all are there or
+    --budget is spent. Then it runs the days of which every image has a new label. The others keep their old labels,
+    so that no day is half of one and half of the other; what was labeled for them is kept, and the next time goes on
+    from there. By default it looks at every labeled day.
+
+    Exit code 1 if a day failed.
     """
     from labeling_assets import instance, runs
     from labeling_assets.cli.run import materialize
     from labeling_assets.services.relabel import contradicting_products, forget_labels, labeled_days, reach_of
 
-    if not from_check:
-        raise click.UsageError("Say which labels: --from-check for those that contradict the title.")
+    if from_check == stale:
+        raise click.UsageError("Say which labels: --from-check or --stale.")
+    if stale:
+        if day and (start or end):
+            raise ConfigurationError("--day cannot be given with --start or --end.", "Give one or the other.")
+        relabel_stale(day or start, day or end, budget, dry_run=dry_run)
+        return
+    if budget is not None:
+        raise click.UsageError("--budget goes with --stale.")
     settings = Settings.load()
     first, last = _range(settings, day, start, end)
     days = labeled_days(settings, first, last)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from labeling_assets.cli.budgets import budget_option
 from labeling_assets.cli.days import DAY
 from labeling_assets.cli.output import output, plain_table
 from labeling_assets.errors import ConfigurationError
@@ -29,11 +30,13 @@ EXAMPLE_SEARCHES = ("best dad ever mug", "quà tặng mẹ", "christmas gift for
 @click.option("--start", type=DAY, required=True, help="First day, YYYY-MM-DD.")
 @click.option("--end", type=DAY, required=True, help="Last day, included.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many rows a day; nothing is removed then.")
+@budget_option
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the statistics here.")
-def run(start: dt.date, end: dt.date, limit: int | None, json_path: Path | None) -> None:
+def run(start: dt.date, end: dt.date, limit: int | None, budget: float | None, json_path: Path | None) -> None:
     """Materialize the days from --start to --end, both included.
 
-    Each day is one Dagster run. Repeating a day costs nothing for what is unchanged. Exit code 1 if a day failed.
+    Each day is one Dagster run. Repeating a day costs nothing for what is unchanged. With --budget, the day on which it
+    is spent fails, and no later one is begun; what is labeled is kept. Exit code 1 if a day failed.
     """
     from labeling_assets import instance, runs
 
@@ -41,7 +44,7 @@ def run(start: dt.date, end: dt.date, limit: int | None, json_path: Path | None)
         raise ConfigurationError(f"--json: {json_path.parent} is no folder.", "Make it first.")
     settings = instance.prepare(Settings.load())
     days = runs.known_days(settings, start, end)
-    statistics = materialize(settings, days, limit)
+    statistics = materialize(settings, days, limit, budget=budget)
     if json_path:
         statistics.write(json_path)
         output().print(f"Statistics: {json_path}")
@@ -81,7 +84,12 @@ def demo(days: int, products: int, seed: int) -> None:
 
 
 def materialize(
-    settings: Settings, days: Sequence[str], limit: int | None = None, *, in_one_run: bool = False
+    settings: Settings,
+    days: Sequence[str],
+    limit: int | None = None,
+    *,
+    in_one_run: bool = False,
+    budget: float | None = None,
 ) -> RunStatistics:
     """Run the days with a progress display, print the tables, and return the statistics."""
     from labeling_assets import runs
@@ -91,12 +99,16 @@ def materialize(
         signal.signal(number, signal.default_int_handler)
     console = output()
     with show_progress(console, days) as progress:
-        results = runs.run_days(days, limit=limit, in_one_run=in_one_run, on_stage=progress.stage, on_day=progress.day)
+        results = runs.run_days(
+            days, limit=limit, budget=budget, in_one_run=in_one_run, on_stage=progress.stage, on_day=progress.day
+        )
     console.print(_day_table(results))
     console.print(_stage_table(results))
     for result in results:
         if not result.is_success:
             console.print(f"[red]{result.day} failed:[/] {escape(result.failure)}")
+    if len(results) < len(days):
+        console.print(f"{len(days) - len(results)} later days were not begun, because the budget is spent.")
     statistics = runs.statistics(settings, results)
     console.print(_statistics_table(statistics))
     if statistics.failed_records:

@@ -49,6 +49,23 @@ def read_checked(storage: UPath, asset: str, day: dt.date) -> pa.Table | None:
     return table
 
 
+def read_columns(storage: UPath, asset: str, day: dt.date, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a day's file.
+
+    Raises:
+        BrokenFileError: There is no file, it is no Parquet, or a column is missing.
+        ServiceUnavailableError: The storage cannot be read.
+    """
+    try:
+        with _storage_errors():
+            table = read_table(day_file(storage, asset, day), columns)
+    except FileNotFoundError as error:
+        raise BrokenFileError(f"there is no file of {asset}") from error
+    if missing := set(columns) - set(table.column_names):
+        raise BrokenFileError(f"column {min(missing)} is missing")
+    return table
+
+
 def days_with_file(storage: UPath) -> set[dt.date]:
     """The days of which there is a file; other files in the folders are no business of ours.
 

@@ -43,10 +43,10 @@ def write_table(path: UPath, table: pa.Table) -> None:
         target.rename(path)
 
 
-def read_table(path: UPath) -> pa.Table:
-    """The table of a file."""
+def read_table(path: UPath, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table of a file, or some of its columns."""
     with path.open("rb") as file:
-        return pq.read_table(file)
+        return pq.read_table(file, columns=list(columns) if columns else None)
 
 
 def read_day(root: UPath, asset: str, day: dt.date | str) -> pa.Table:

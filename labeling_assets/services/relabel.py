@@ -15,8 +15,9 @@ import pyarrow as pa
 from labeling_assets.products.contradictions import Contradiction, contradicting_rows
 from labeling_assets.products.labels import SCHEMA_VERSION
 from labeling_assets.products.prompt import PROMPT_VERSION
+from labeling_assets.services import stale
 from labeling_assets.services.connect import Services
-from labeling_assets.services.day_tables import EXTENSION, read_day
+from labeling_assets.services.day_tables import read_day
 from labeling_assets.services.images.files import open_root
 from labeling_assets.services.ledger import LabelKey, LabelLedger
 from labeling_assets.settings import Settings
@@ -45,10 +46,7 @@ class ContradictingProduct:
 
 def labeled_days(settings: Settings, first: dt.date, last: dt.date) -> list[dt.date]:
     """The days from `first` to `last`, both included, that were ever labeled."""
-    folder = open_root(settings.storage_root) / LABEL_STAGE
-    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    days = (first + dt.timedelta(days=number) for number in range((last - first).days + 1))
-    return [day for day in days if f"{day}{EXTENSION}" in names]
+    return stale.labeled_days(open_root(settings.storage_root), first, last)
 
 
 def contradicting_products(settings: Settings, days: Sequence[dt.date]) -> list[ContradictingProduct]:

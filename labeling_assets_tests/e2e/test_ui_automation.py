@@ -17,7 +17,12 @@ SENSORS = (
     "failed_check_alerts_sensor",
     "run_failure_alerts_sensor",
 )
-SCHEDULES = ("backfill_missing_days_schedule", "store_agreement_schedule", "yesterday_schedule")
+SCHEDULES = (
+    "backfill_missing_days_schedule",
+    "stale_labels_schedule",
+    "store_agreement_schedule",
+    "yesterday_schedule",
+)
 TICKS = """query ($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { ... on Sensor {
     sensorState { ticks(limit: 5) { status error { message } } } } } }"""
 

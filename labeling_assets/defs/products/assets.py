@@ -210,6 +210,12 @@ def product_images(
         yield from stage.each_day(fetch)
 
 
+class LabelConfig(dg.Config):
+    """What labeling may cost: all days of the run together, in the currency of the prices; null: anything."""
+
+    budget: float | None = None
+
+
 @dg.asset(
     **COMMON,
     deps=[product_images],
@@ -229,6 +235,7 @@ def product_images(
 )
 def qwen_labels(
     context: dg.AssetExecutionContext,
+    config: LabelConfig,
     product_database: ProductDatabaseResource,
     storage: StorageResource,
     image_store: ImageStoreResource,
@@ -239,15 +246,17 @@ def qwen_labels(
     - **Source** the 512 px image of each product and the vision model of LABELING_VISION_BACKEND.
     - **Stored in** Parquet; each reply in the label ledger by image, model digest, prompt and schema version.
     - **Re-run** labels come from the ledger; only images never asked about are paid for.
-    - **Cost** one model call per distinct new image; a faulty reply is asked again once.
+    - **Cost** one model call per distinct new image; a faulty reply is asked again once. With a budget in the run
+    config, no call is made that could overspend it; what was paid for is kept.
     """
     with Stage(context, product_database, storage) as stage:
         model, store = vision_model.get(), image_store.get()
+        budget = vision_model.budget(config.budget, stage.spender)
         model.check()
 
         def label(day: dt.date) -> DayResult:
             images = stage.read("product_images", day)
-            labeler = Labeler(model, product_database.ledger())
+            labeler = Labeler(model, product_database.ledger(), budget=budget)
             products = [row for row in from_table(images, ImagedProduct) if row.image_sha256]
             outcomes = dict(labeler.label_all([str(row.image_sha256) for row in products], store.model_jpeg))
             records, failures = labeled_products(products, outcomes, vision_model.description_language)

@@ -78,6 +78,7 @@ def labels(
         "model_digest": model.digest,
         "prompt_version": PROMPT_VERSION,
         "schema_version": SCHEMA_VERSION,
+        "labels_stale": 0,  # they are of the version in use; the asset stale_labels tells when they no longer are
         "distinct_images": counts.distinct,
         "ledger_hits": counts.ledger_hits,
         "model_calls": counts.model_calls,

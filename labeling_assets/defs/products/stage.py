@@ -19,7 +19,7 @@ import dagster as dg
 import pyarrow as pa
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
-from labeling_assets.errors import DayError, LabelingError, RowError
+from labeling_assets.errors import BudgetSpentError, DayError, LabelingError, RowError
 from labeling_assets.failures import raise_for_step
 from labeling_assets.metadata import bar_chart, stage_metadata
 from labeling_assets.resources import ProductDatabaseResource, StorageResource
@@ -28,6 +28,8 @@ from labeling_assets.services.day_tables import is_partial
 
 BLOCKING_CHECKS = ("most_images_are_usable", "most_images_are_labeled")
 """A day that fails one of these with severity ERROR goes no further."""
+SPENDER_TAG = "labeling/spender"
+"""Runs of one process with the same value share one budget."""
 SHOWN_FAILURES = 10
 MAX_RETRIES, RETRY_DELAY_SECONDS = 2, 10.0
 """Of a stage, where another try may help: after 10 and 20 seconds."""
@@ -90,6 +92,12 @@ class Stage:
             tries = self._context.op_execution_context.retry_number
             raise_for_step(error, tries, max_retries=MAX_RETRIES, first_delay_seconds=RETRY_DELAY_SECONDS)
 
+    @property
+    def spender(self) -> str:
+        """The name under which this run shares a budget, with other runs where its caller says so."""
+        run = self._context.run
+        return run.tags.get(SPENDER_TAG, run.run_id)
+
     def read(self, asset: str, day: dt.date) -> pa.Table:
         """The file of an asset of a day."""
         return self._storage.read(asset, day)
@@ -113,7 +121,7 @@ class Stage:
         failed = {failure.day for failure in failures.find(run_id=run_id)} if self._is_range else set()
         days = [day for day in self.run_days if day not in failed]
         has_done_any = False
-        for day in days:
+        for position, day in enumerate(days):
             try:
                 events = self._one_day(day, work)
             except LabelingError as error:
@@ -123,6 +131,10 @@ class Stage:
                 if not self._is_range:
                     raise
                 self._context.log.error("%s of %s failed: %s", self.name, day, error)  # noqa: TRY400 - it tells all
+                if isinstance(error, BudgetSpentError):
+                    for later in days[position + 1 :]:
+                        failures.report(later, self.name, run_id, _not_begun(error))
+                    break
             except Exception as error:
                 failures.report(day, self.name, run_id, _unexpected(error))
                 if not self._is_range:
@@ -218,6 +230,10 @@ def _blocked(check: dg.AssetCheckResult) -> DayError:
         f"Check {check.check_name} stops the day: {check.description or 'too many rows are in quarantine'}.",
         str(getattr(remedy, "value", remedy) or ""),
     )
+
+
+def _not_begun(error: BudgetSpentError) -> BudgetSpentError:
+    return BudgetSpentError("The day was not begun, because the budget of the run is spent.", error.remedy)
 
 
 def _unexpected(error: Exception) -> DayError:

@@ -7,11 +7,13 @@ for again, and what a failure stops. How one request is made is the backend's bu
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from labeling_assets.errors import (
+    BudgetSpentError,
     ContextOverflowError,
     InvalidReplyError,
     LabelError,
@@ -27,6 +29,7 @@ from labeling_assets.products.prompt import PROMPT_VERSION, build_prompt, build_
 from labeling_assets.services.claims import Claims
 from labeling_assets.services.ledger import LabelKey, LabelLedger, LedgerEntry
 from labeling_assets.services.vision import VisionModel
+from labeling_assets.services.vision.budget import Budget
 from labeling_assets.services.vision.slots import Later, Ready, SlotPipeline
 
 LOOKUP_BATCH = 500
@@ -90,15 +93,18 @@ class Labeler:
     Args:
         model: Asked in as many threads as it has slots. `check` it before.
         ledger: Looked up before the model is asked.
+        budget: What the calls may cost, together with those of others that share it; None: anything.
     """
 
-    def __init__(self, model: VisionModel, ledger: LabelLedger) -> None:
+    def __init__(self, model: VisionModel, ledger: LabelLedger, *, budget: Budget | None = None) -> None:
         self.counts = LabelCounts()
         self._model = model
         self._ledger = ledger
         self._key = LabelKey(model.digest, PROMPT_VERSION, SCHEMA_VERSION)
         self._failures_in_a_row = 0
         self._lock = threading.Lock()
+        self._budget = budget or Budget.unlimited()
+        self._is_stopping = threading.Event()
 
     def label_all(
         self, shas: Iterable[str], read_jpeg: Callable[[str], bytes]
@@ -121,6 +127,7 @@ class Labeler:
         Raises:
             ServiceUnavailableError: The model server or PostgreSQL does not answer, or the server fails on every image.
             ConfigurationError: The model is gone.
+            BudgetSpentError: The next call could cost more than is left of the budget.
         """
         claims = Claims(self._ledger.engine, f"label:{self._key}")
 
@@ -133,8 +140,11 @@ class Labeler:
             return self._counted(outcome)
 
         pipeline = SlotPipeline(self._model.slots, prepare, self._label)
+        batches, begun = self._distinct_batches(shas), list[str]()
+        self._is_stopping.clear()
         try:
-            for batch in self._distinct_batches(shas):
+            for batch in batches:
+                begun += batch
                 known = self._ledger.get_many(batch, self._key)
                 for sha in batch:
                     if sha not in known:
@@ -145,7 +155,11 @@ class Labeler:
                     yield finished()
             while pipeline.outstanding:
                 yield finished()
+        except BudgetSpentError:
+            pipeline.stop()  # what is under way is kept, and does not count as left
+            raise self._budget.spent_error(self._count_unknown([*begun, *itertools.chain(*batches)])) from None
         finally:
+            self._is_stopping.set()
             pipeline.stop()
             claims.close()
 
@@ -164,6 +178,9 @@ class Labeler:
                 batch = []
         if batch:
             yield batch
+
+    def _count_unknown(self, shas: Sequence[str]) -> int:
+        return len(shas) - len(self._ledger.known(shas, self._key))
 
     def _counted(self, outcome: _Outcome) -> tuple[str, Label | RowError]:
         counts, cost = self.counts, outcome.cost
@@ -194,7 +211,8 @@ class Labeler:
         cost = _Cost()
         kept: Label | LabelError
         try:
-            parsed = self._ask(jpeg, cost)
+            with self._budget.image(cost, self._is_stopping.is_set):
+                parsed = self._ask(jpeg, cost)
         except LabelError as error:
             kept = error if error.can_retry else self._keep(sha, cost, refusal=error)
             self._watch_server(error)

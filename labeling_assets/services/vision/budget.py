@@ -1,0 +1,179 @@
+"""Budgets: what calls of a vision model may cost, all of a run's together, and never more.
+
+Nobody knows what a call costs before it is answered. So the most that an image may cost is set aside while it is asked
+about, and what it did cost is counted afterwards. An image for which not enough is left waits for those under way,
+which mostly cost far less than was set aside for them; when none is under way, the budget is spent. Prices are in
+`products/cost.py`; who asks is `labeler.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from labeling_assets.errors import BudgetSpentError, ConfigurationError, LabelError
+from labeling_assets.products.cost import Prices
+from labeling_assets.products.prompt import build_reask_prompt
+from labeling_assets.services.vision.ollama import OUTPUT_TOKENS, context_tokens
+
+CALLS_PER_IMAGE = 2
+"""At most: a reply that cannot be used is asked for once more."""
+PRICE_SETTINGS = "LABELING_PRICE_PROMPT_TOKENS, LABELING_PRICE_OUTPUT_TOKENS or LABELING_PRICE_GPU_HOUR"
+
+
+class Use(Protocol):
+    """What the replies about one image have used so far."""
+
+    model_calls: int
+    prompt_tokens: int
+    output_tokens: int
+    seconds: float
+
+
+class Budget:
+    """What calls may cost. Thread-safe: labelers at work at once may share one.
+
+    Nothing is overspent as long as no call costs more than the worst one; where one does, that is the worst from then
+    on.
+
+    Attributes:
+        amount: In the currency of the prices.
+        spent: Of it, so far.
+
+    Args:
+        amount: As the attribute.
+        prices: Of the model.
+        worst_call_cost: The most that one call costs. A call that fails without an answer counts with it, since the
+            server may have worked, and may bill.
+    """
+
+    def __init__(self, amount: float, prices: Prices, worst_call_cost: float) -> None:
+        self.amount = amount
+        self.spent = 0.0
+        self._prices = prices
+        self._worst_call_cost = worst_call_cost
+        self._set_aside = 0.0
+        self._under_way = 0
+        self._changed = threading.Condition()
+
+    @classmethod
+    def unlimited(cls) -> Budget:
+        """A budget that is never spent."""
+        return cls(math.inf, Prices(), 0.0)
+
+    @contextlib.contextmanager
+    def image(self, use: Use, is_stopping: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Ask about one image in the block, once what it may cost is left.
+
+        Args:
+            use: Filled in the block.
+            is_stopping: Whether no new call is to be made; asked when the wait is over.
+
+        Raises:
+            BudgetSpentError: It is not left, and nobody is at work who might give something back.
+        """
+        set_aside = self._take(is_stopping)
+        unanswered = 1
+        try:
+            yield
+            unanswered = 0
+        except LabelError as error:
+            unanswered = int(error.can_retry)  # the others are judgements on an answer, or an answer themselves
+            raise
+        finally:
+            self._settle(set_aside, use, unanswered)
+
+    def _take(self, is_stopping: Callable[[], bool]) -> float:
+        with self._changed:
+            while (cost := self._worst_call_cost * CALLS_PER_IMAGE) > self.amount - self.spent - self._set_aside:
+                if not self._under_way:
+                    raise self.spent_error()
+                self._changed.wait()
+                if is_stopping():
+                    raise StoppedError
+            self._set_aside += cost
+            self._under_way += 1
+            return cost
+
+    def _settle(self, set_aside: float, use: Use, unanswered: int) -> None:
+        with self._changed:
+            cost = self._prices.cost(use.prompt_tokens, use.output_tokens, use.seconds)
+            self.spent += cost + unanswered * self._worst_call_cost
+            self._worst_call_cost = max(self._worst_call_cost, cost / max(use.model_calls - unanswered, 1))
+            self._under_way -= 1
+            # Sums of rounded numbers do not come back to zero by themselves.
+            self._set_aside = self._set_aside - set_aside if self._under_way else 0.0
+            self._changed.notify_all()
+
+    def spent_error(self, images_left: int | None = None) -> BudgetSpentError:
+        """The error that says how much is spent.
+
+        Args:
+            images_left: Images that have no label yet; None where it is not known.
+        """
+        left = "" if images_left is None else f"; {images_left} images are left"
+        return BudgetSpentError(
+            f"The budget of {self.amount:.6g} is spent: {self.spent:.6g} so far, and the next image may cost "
+            f"{self._worst_call_cost * CALLS_PER_IMAGE:.3g}{left}.",
+            "What is labeled is kept and not paid for again: run again with a larger budget.",
+        )
+
+
+class StoppedError(Exception):
+    """The labeler stops, so that a thread that waited for the budget makes no call."""
+
+
+def require_prices(prices: Prices) -> None:
+    """Refuse a budget where nothing has a price.
+
+    Raises:
+        ConfigurationError: All prices are zero.
+    """
+    if prices == Prices():
+        raise ConfigurationError(
+            "A budget is given, and every price of the vision model is 0.", f"Set {PRICE_SETTINGS}."
+        )
+
+
+def worst_call_cost(prices: Prices, timeout_seconds: float, context_size_tokens: int = 0) -> float:
+    """The most that a call may cost: a context full of prompt and image, the longest answer, up to the deadline.
+
+    Args:
+        prices: Of the model.
+        timeout_seconds: Deadline of one request.
+        context_size_tokens: LABELING_VISION_CONTEXT_TOKENS; 0: what the prompt needs. The tokens that an image takes
+            are those of Qwen2.5-VL; a budget learns of a model that takes more from its first reply.
+    """
+    size = max(context_size_tokens, context_tokens(build_reask_prompt("")))
+    return prices.cost(size - OUTPUT_TOKENS, OUTPUT_TOKENS, timeout_seconds)
+
+
+def shared_budget(
+    spender: str, amount: float, prices: Prices, timeout_seconds: float, context_size_tokens: int
+) -> Budget:
+    """The one budget of this process for all that spend under a name: the days of a run, and the tries of each.
+
+    Args:
+        spender: The name; a budget that is known by it is returned as it is.
+        amount: See `Budget`.
+        prices: See `Budget`.
+        timeout_seconds: See `worst_call_cost`.
+        context_size_tokens: See `worst_call_cost`.
+
+    Raises:
+        ConfigurationError: The amount is no amount, or nothing has a price.
+    """
+    if not (math.isfinite(amount) and amount >= 0):
+        raise ConfigurationError(f"A budget of {amount} is no amount.", "Give a number of at least 0.")
+    require_prices(prices)
+    with _one_at_a_time:
+        if spender not in _budgets:
+            _budgets[spender] = Budget(amount, prices, worst_call_cost(prices, timeout_seconds, context_size_tokens))
+        return _budgets[spender]
+
+
+_budgets: dict[str, Budget] = {}
+_one_at_a_time = threading.Lock()
