@@ -1,6 +1,6 @@
 """The files of evaluations: JSON with all that was found, and the page that shows it.
 
-The history lies in `label_evaluation/` below LABELING_STORAGE, two files an evaluation, named by the time when it was made.
+The history lies in `label_evaluation/` below LABELING_STORAGE, two files each, named by the time when it was made.
 Nothing is ever replaced there.
 """
 
