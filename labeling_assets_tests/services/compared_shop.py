@@ -36,11 +36,12 @@ class ComparedShop:
     Attributes:
         storage: LABELING_STORAGE.
         shas: The images.
+        model_shas: The JPEGs of them that models read.
     """
 
     def __init__(self, storage: Path, home: Path) -> None:
         self.storage = storage
-        self.shas = [self._picture(number) for number in range(5)]
+        self.shas, self.model_shas = zip(*map(self._picture, range(5)), strict=True)
         labeled = [self._product(number, LABELED_DAY, product_type=[TYPES[number]]) for number in range(3)]
         unlabeled = [self._product(number, UNLABELED_DAY) for number in (3, 4)]
         without_image = self._product(4, UNLABELED_DAY).model_copy(update={"image_sha256": None})
@@ -54,12 +55,12 @@ class ComparedShop:
     def _body(self, number: int) -> bytes:
         return jpeg((40 * number, 0, 200), (80 + number, 64))
 
-    def _picture(self, number: int) -> str:
+    def _picture(self, number: int) -> tuple[str, str]:
         body, files = self._body(number), ImageFiles(str(self.storage))
         sha, (_, small) = sha256(body).hexdigest(), decode(body)
         files.write(original_path(sha), body)
         files.write(model_jpeg_path(sha), small)
-        return sha
+        return sha, sha256(small).hexdigest()
 
     def _product(self, number: int, day: dt.date, **changes: Any) -> LabeledProduct:
         given = {"image_sha256": self.shas[number], "image": f"http://host/photos/{number}.jpg", "title": TITLE}

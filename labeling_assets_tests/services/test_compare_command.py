@@ -130,7 +130,7 @@ def test_a_server_of_another_kind_can_be_the_other_side(compare: Compare, ollama
 def test_images_without_a_usable_label_are_counted_and_told(
     compare: Compare, shop: ComparedShop, ollama: OllamaServer
 ) -> None:
-    ollama.model.faults = [Fault("no_json", images=(shop.shas[1],))]
+    ollama.model.faults = [Fault("no_json", images=(shop.model_shas[1],))]
     ran = compare()
     assert ran.exit_code == 0, ran.output
     assert "4 of 5 (80.0 %)" in ran.output
