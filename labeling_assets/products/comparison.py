@@ -73,9 +73,11 @@ class Quality:
     """How right a side is in one field, over all images of which the truth is known; each number 0 to 1.
 
     Attributes:
-        precision: Share of what the side said that is right; 1 where it said nothing.
-        recall: Share of what is right that the side said; 1 where nothing is right to say.
-        f1: Harmonic mean of the two; 1 where nothing was to be said and nothing was.
+        precision: Share of what the side said that is right.
+        recall: Share of what is right that the side said.
+        f1: Harmonic mean of the two.
+
+    All are 1 where nothing was to be said and nothing was, and 0 where only one of the two is so.
     """
 
     precision: float
@@ -217,8 +219,8 @@ def quality(field: str, pairs: Iterable[tuple[ProductLabels | None, ProductLabel
         facts = values_of(field, truth)
         right, said, true = right + len(claims & facts), said + len(claims), true + len(facts)
     return Quality(
-        precision=right / said if said else 1.0,
-        recall=right / true if true else 1.0,
+        precision=right / said if said else float(not true),
+        recall=right / true if true else float(not said),
         f1=2 * right / (said + true) if said + true else 1.0,
     )
 

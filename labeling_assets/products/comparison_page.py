@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 
@@ -32,7 +32,7 @@ class Value:
 
     Attributes:
         text: As the label has it.
-        is_only_here: Whether the other side does not say it.
+        is_only_here: Whether the other side has a label that does not say it.
         is_right: Whether the truth says it too; None where it is not known.
     """
 
@@ -47,14 +47,14 @@ class Row:
 
     Attributes:
         field: Name of the field.
-        is_different: Whether the sides say different things, or other things first.
+        difference: `same`, `different` (other things, or others first), or `alone` where a side has no label.
         a: What side A says.
         b: What side B says.
         truth: What is right; None where nobody knows.
     """
 
     field: str
-    is_different: bool
+    difference: Literal["same", "different", "alone"]
     a: tuple[Value, ...]
     b: tuple[Value, ...]
     truth: tuple[str, ...] | None
@@ -79,11 +79,11 @@ def render_page(evaluation: Evaluation, thumbnail: Thumbnail) -> str:
 
 
 def rows_of(image: ComparedImage) -> list[Row]:
-    """The fields of an image as both sides have them; none where a side has no usable label and no truth helps."""
+    """The fields of an image as both sides have them, in the order of the label."""
     return [
         Row(
             field=field,
-            is_different=_is_different(field, image.a.labels, image.b.labels),
+            difference=_difference(field, image.a.labels, image.b.labels),
             a=_values(field, image.a, image.b, image.truth),
             b=_values(field, image.b, image.a, image.truth),
             truth=_texts(field, image.truth) if image.truth else None,
@@ -92,21 +92,23 @@ def rows_of(image: ComparedImage) -> list[Row]:
     ]
 
 
-def _is_different(field: str, a: ProductLabels | None, b: ProductLabels | None) -> bool:
+def _difference(field: str, a: ProductLabels | None, b: ProductLabels | None) -> Literal["same", "different", "alone"]:
     if a is None or b is None:
-        return True
-    return agreement(field, a, b) < 1 or leading_value(field, a) != leading_value(field, b)
+        return "alone"
+    is_same = agreement(field, a, b) == 1 and leading_value(field, a) == leading_value(field, b)
+    return "same" if is_same else "different"
 
 
 def _values(field: str, own: Answer, other: Answer, truth: ProductLabels | None) -> tuple[Value, ...]:
     if own.labels is None:
         return ()
-    theirs = values_of(field, other.labels) if other.labels else frozenset[str]()
+    theirs = values_of(field, other.labels) if other.labels else None
     right = values_of(field, truth) if truth else None
     values = []
     for text in _texts(field, own.labels):
         meant = values_of(field, own.labels.model_copy(update={field: [text] if field in LABEL_LISTS else text}))
-        values.append(Value(text, not meant <= theirs, None if right is None else meant <= right))
+        is_only_here = theirs is not None and not meant <= theirs
+        values.append(Value(text, is_only_here, None if right is None else meant <= right))
     return tuple(values)
 
 
@@ -133,4 +135,7 @@ def _share(number: float | None) -> str:
 
 
 def _amount(number: Any) -> str:  # noqa: ANN401 - numbers of any type
-    return f"{number:,}" if isinstance(number, int) else f"{number:,.2f}"
+    """A count, or a number with two digits behind the point; with four where it is below 1, as costs may be."""
+    if isinstance(number, int):
+        return f"{number:,}"
+    return f"{number:.4f}" if 0 < number < 1 else f"{number:,.2f}"

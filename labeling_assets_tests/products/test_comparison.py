@@ -154,7 +154,7 @@ def test_a_text_is_compared_word_by_word_and_flips_as_a_whole() -> None:
 def test_a_missing_label_lowers_recall_and_not_the_agreement() -> None:
     found = score(label(), None, label())
     occasion = found.fields[LABEL_FIELDS.index("occasion")]
-    assert (occasion.a.f1, occasion.b.precision, occasion.b.recall, occasion.b.f1) == (1, 1, 0, 0)
+    assert (occasion.a.f1, occasion.b.precision, occasion.b.recall, occasion.b.f1) == (1, 0, 0, 0)
     assert (found.labeled_by_both, found.agreement, found.flip_rate) == (0, 0, 0)
     assert (found.a.validity, found.b.validity) == (1, 0)
 
