@@ -7,7 +7,7 @@ import json
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeling_assets.products.comparison import (
@@ -74,6 +74,7 @@ def test_agreement_is_symmetric_and_between_0_and_1(one: ProductLabels, other: P
         assert agreement(field, one, one) == 1
 
 
+@settings(max_examples=40)
 @given(images)
 def test_exchanging_the_sides_exchanges_their_scores_and_keeps_the_agreement(compared: list[ComparedImage]) -> None:
     exchanged = [ComparedImage(each.sha256, each.title, each.stratum, each.b, each.a, each.truth) for each in compared]
@@ -88,6 +89,7 @@ def test_exchanging_the_sides_exchanges_their_scores_and_keeps_the_agreement(com
         assert (score.a, score.b) == (mirrored.b, mirrored.a)
 
 
+@settings(max_examples=40)
 @given(images)
 def test_every_score_has_its_bounds(compared: list[ComparedImage]) -> None:
     found = compare_answers(compared, Prices(1, 1, 1), Prices())
@@ -180,6 +182,7 @@ def test_the_least_agreement_comes_first() -> None:
     assert [each.sha256 for each in worst_first([same, different, refused])] == ["c", "b", "a"]
 
 
+@settings(max_examples=40)
 @given(images)
 def test_an_evaluation_is_json_with_everything_in_it(compared: list[ComparedImage]) -> None:
     evaluation = Evaluation(
