@@ -6,6 +6,7 @@ not asked by the days' runs. A run that is stopped goes on where it was.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -232,12 +233,12 @@ def _answers(
     failed: dict[str, RowError] = {}
     if on_progress:
         on_progress(name, 0, len(shas))
-    outcomes = Labeler(side.model, ledger, prompt).label_all(shas, image_store.model_jpeg)
-    for number, (sha, outcome) in enumerate(outcomes, 1):
-        if isinstance(outcome, RowError):
-            failed[sha] = outcome
-        if on_progress:
-            on_progress(name, number, len(shas))
+    with contextlib.closing(Labeler(side.model, ledger, prompt).label_all(shas, image_store.model_jpeg)) as outcomes:
+        for number, (sha, outcome) in enumerate(outcomes, 1):
+            if isinstance(outcome, RowError):
+                failed[sha] = outcome
+            if on_progress:
+                on_progress(name, number, len(shas))
     entries = ledger.get_many(shas, LabelKey(side.model.digest, prompt.version, SCHEMA_VERSION))
     answers = {sha: _answer(entry) for sha, entry in entries.items()}
     for sha, error in failed.items():
