@@ -118,6 +118,12 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
             return None
         return shared_budget(spender, amount, self.prices, self.timeout_seconds, self.context_tokens)
 
+    def other(self, backend: str, model: str) -> VisionModel:
+        """A model of another backend or name, at the addresses of this process's settings; to compare with."""
+        if (backend, model) == (self.backend, self.model):
+            return self.get()
+        return connect.Services(Settings.load()).other_vision_model(backend, model)
+
 
 class EmbedderResource(dg.ConfigurableResource[Embedder]):
     """The model that turns texts and images into vectors, and the device it runs on."""

@@ -19,6 +19,7 @@ from rich.markup import escape
 from labeling_assets import logs
 from labeling_assets.cli.backfill import backfill
 from labeling_assets.cli.backup import backup, restore
+from labeling_assets.cli.compare import compare
 from labeling_assets.cli.deployment import code_server, init
 from labeling_assets.cli.dev import dev
 from labeling_assets.cli.doctor import doctor
@@ -73,7 +74,7 @@ def cli(*, verbose: bool) -> None:
 
 for command in (
     *(up, down, status, demo, dev, doctor, metrics),
-    *(plan, run, backfill, heal, quarantine, relabel, stale, search),
+    *(plan, run, backfill, heal, quarantine, relabel, stale, compare, search),
     *(backup, restore, init, code_server),
 ):
     cli.add_command(command)

@@ -183,6 +183,11 @@ class Services:
             settings.vision_context_tokens,
         )
 
+    def other_vision_model(self, backend: str, model: str) -> VisionModel:
+        """The vision model of another backend or name, as it would be were it the one in the settings."""
+        chosen = {"vision_backend": backend, "vision_model": model}
+        return Services(self._settings.model_copy(update=chosen)).vision_model
+
     @property
     def embedder(self) -> Embedder:
         """See `embedder`."""

@@ -25,7 +25,7 @@ from labeling_assets.errors import (
     TruncatedReplyError,
 )
 from labeling_assets.products.labels import LABEL_SCHEMA, SCHEMA_VERSION, Label, ParsedReply, parse_reply
-from labeling_assets.products.prompt import PROMPT_VERSION, build_prompt, build_reask_prompt
+from labeling_assets.products.prompt import Prompt, packaged_prompt
 from labeling_assets.services.claims import Claims
 from labeling_assets.services.ledger import LabelKey, LabelLedger, LedgerEntry
 from labeling_assets.services.vision import VisionModel
@@ -93,14 +93,18 @@ class Labeler:
     Args:
         model: Asked in as many threads as it has slots. `check` it before.
         ledger: Looked up before the model is asked.
+        prompt: What is asked; by default the packaged prompt in use.
         budget: What the calls may cost, together with those of others that share it; None: anything.
     """
 
-    def __init__(self, model: VisionModel, ledger: LabelLedger, *, budget: Budget | None = None) -> None:
+    def __init__(
+        self, model: VisionModel, ledger: LabelLedger, prompt: Prompt | None = None, *, budget: Budget | None = None
+    ) -> None:
         self.counts = LabelCounts()
         self._model = model
         self._ledger = ledger
-        self._key = LabelKey(model.digest, PROMPT_VERSION, SCHEMA_VERSION)
+        self._prompt = prompt or packaged_prompt()
+        self._key = LabelKey(model.digest, self._prompt.version, SCHEMA_VERSION)
         self._failures_in_a_row = 0
         self._lock = threading.Lock()
         self._budget = budget or Budget.unlimited()
@@ -241,9 +245,9 @@ class Labeler:
     def _ask(self, jpeg: bytes, cost: _Cost) -> ParsedReply:
         """The label of an image, asked for once more when the first reply cannot be used."""
         try:
-            return self._ask_once(jpeg, build_prompt(), cost)
+            return self._ask_once(jpeg, self._prompt.text, cost)
         except (InvalidReplyError, TruncatedReplyError, RepetitiveReplyError) as fault:
-            prompt = build_reask_prompt(fault.message)
+            prompt = self._prompt.again(fault.message)
         return self._ask_once(jpeg, prompt, cost)
 
     def _ask_once(self, jpeg: bytes, prompt: str, cost: _Cost) -> ParsedReply:
