@@ -12,6 +12,7 @@ import dagster as dg
 import pyarrow as pa
 from upath import UPath
 
+from labeling_assets.products.cost import Prices
 from labeling_assets.services import connect
 from labeling_assets.services.day_state import SyncedDays
 from labeling_assets.services.day_tables import (
@@ -85,6 +86,16 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
     timeout_seconds: float
     context_tokens: int
     description_language: str
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    price_prompt_tokens: float = 0.0
+    price_output_tokens: float = 0.0
+    price_gpu_hour: float = 0.0
+
+    @property
+    def prices(self) -> Prices:
+        """What its tokens and its GPU cost."""
+        return Prices(self.price_prompt_tokens, self.price_output_tokens, self.price_gpu_hour)
 
     def get(self) -> VisionModel:
         """The model; loaded once a process."""
@@ -96,6 +107,8 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
             self.slots_per_host,
             self.timeout_seconds,
             self.context_tokens,
+            self.requests_per_minute,
+            self.tokens_per_minute,
         )
 
 
@@ -184,6 +197,11 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             timeout_seconds=settings.vision_timeout_seconds,
             context_tokens=settings.vision_context_tokens,
             description_language=settings.description_language,
+            requests_per_minute=settings.vision_requests_per_minute,
+            tokens_per_minute=settings.vision_tokens_per_minute,
+            price_prompt_tokens=settings.prices.prompt_tokens,
+            price_output_tokens=settings.prices.output_tokens,
+            price_gpu_hour=settings.prices.gpu_hour,
         ),
         "embedder": embedder,
         "vector_store": VectorStoreResource(

@@ -26,3 +26,6 @@ class Prices:
         """The cost of so many tokens, and of so many GPU-seconds."""
         tokens = prompt_tokens * self.prompt_tokens + output_tokens * self.output_tokens
         return tokens / TOKENS_OF_A_PRICE + seconds * self.gpu_hour / SECONDS_AN_HOUR
+
+
+NO_PRICES = Prices()

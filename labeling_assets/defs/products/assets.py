@@ -250,7 +250,9 @@ def qwen_labels(
             labeler = Labeler(model, product_database.ledger())
             products = [row for row in from_table(images, ImagedProduct) if row.image_sha256]
             outcomes = dict(labeler.label_all([str(row.image_sha256) for row in products], store.model_jpeg))
-            records, failures = labeled_products(products, outcomes, vision_model.description_language)
+            records, failures = labeled_products(
+                products, outcomes, vision_model.description_language, vision_model.prices
+            )
             table = marked_as(to_table(records, LabeledProduct), images)
             history = storage.earlier_rows("qwen_labels", day, HISTORY_DAYS, DRIFT_COLUMNS)
             nothing = table.select(DRIFT_COLUMNS).slice(0, 0)
@@ -259,7 +261,9 @@ def qwen_labels(
                 rows_in=len(products),
                 rows_out=len(records),
                 failures=failures,
-                metadata=reports.labels(records, table, len(products), model, labeler.counts, store.thumbnail),
+                metadata=reports.labels(
+                    records, table, len(products), model, labeler.counts, store.thumbnail, vision_model.prices
+                ),
                 checks=[
                     checks.columns_match_schema(table, arrow_schema(LabeledProduct)),
                     checks.labels_match_schema(table),
