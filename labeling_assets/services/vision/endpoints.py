@@ -163,6 +163,11 @@ class EndpointPool:
             with self._slot(tried) as endpoint:
                 try:
                     return self._ask(endpoint, request, estimated_tokens)
+                except ConfigurationError as error:  # where another may serve, it is this endpoint's alone
+                    tried.add(endpoint.url)
+                    if not self._has_untried(tried):
+                        raise
+                    self._note_failure(endpoint, unreachable(endpoint.url, error.message))
                 except TransientError as error:
                     self._note_failure(endpoint, error)
                     if error.cause in ("request", "silence"):
@@ -244,11 +249,10 @@ class EndpointPool:
     def _free_endpoint(self, tried: set[str]) -> _Endpoint | None:
         now = time.monotonic()
         untried = [endpoint for endpoint in self._endpoints if endpoint.url not in tried]
-        awake = [endpoint for endpoint in untried if endpoint.rests_until <= now]
-        if all(endpoint.is_out for endpoint in untried):
-            awake = untried
+        is_none_in = all(endpoint.is_out for endpoint in untried)
+        awake = [endpoint for endpoint in untried if is_none_in or endpoint.rests_until <= now]
         free = [endpoint for endpoint in awake if endpoint.in_flight < endpoint.concurrency.permits]
-        return min(free, key=lambda endpoint: endpoint.load, default=None)
+        return min(free, key=lambda each: (each.failures if is_none_in else 0, each.load), default=None)
 
 
 def _is_spent(state: RetryCallState) -> bool:
