@@ -12,7 +12,6 @@ import dagster as dg
 import pyarrow as pa
 from upath import UPath
 
-from labeling_assets.products.cost import Prices
 from labeling_assets.services import connect
 from labeling_assets.services.day_state import SyncedDays
 from labeling_assets.services.day_tables import (
@@ -91,11 +90,6 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
     price_prompt_tokens: float = 0.0
     price_output_tokens: float = 0.0
     price_gpu_hour: float = 0.0
-
-    @property
-    def prices(self) -> Prices:
-        """What its tokens and its GPU cost."""
-        return Prices(self.price_prompt_tokens, self.price_output_tokens, self.price_gpu_hour)
 
     def get(self) -> VisionModel:
         """The model; loaded once a process."""

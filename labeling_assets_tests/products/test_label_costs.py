@@ -97,5 +97,7 @@ def test_the_resource_has_the_prices_and_limits_of_the_settings(monkeypatch: pyt
         monkeypatch.setenv(f"LABELING_{name}", value)
     settings = Settings.load()
     resource = default_resources(settings)["vision_model"]
-    assert resource.prices == settings.prices == PRICES
+    prices = Prices(resource.price_prompt_tokens, resource.price_output_tokens, resource.price_gpu_hour)
+    assert prices == settings.prices
+    assert (prices.prompt_tokens, prices.output_tokens) == (2, 8)
     assert (resource.requests_per_minute, resource.tokens_per_minute) == (60, 90_000)

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from labeling_assets.errors import ConfigurationError
@@ -96,13 +94,14 @@ def test_a_longer_prompt_raises_the_context_once_and_for_all(server, image):
     model.close()
 
 
-@given(chars=st.integers(0, 40_000))
-def test_a_second_prompt_with_the_fault_never_changes_the_context(chars: int) -> None:
-    model = OllamaVisionModel(["http://127.0.0.1:9"], MODEL, 1, 10)
-    first = model._context_for("x" * chars)
+@pytest.mark.parametrize("chars", [5_200, 5_365, 5_370, 5_375, 5_380])
+def test_a_second_prompt_with_the_fault_does_not_load_the_model_again(server, image, chars):
     longest_fault = "trademark_level: Input should be 'No TM', 'Slight TM', 'TM Resemblance' or 'Direct TM'"
     added = len(build_reask_prompt(longest_fault)) - len(build_prompt())
-    assert model._context_for("x" * (chars + added)) == first
+    model = OllamaVisionModel([server.url], MODEL, 1, 10)
+    for length in (chars, chars + added, chars):
+        model.ask(image, "x" * length, LABEL_SCHEMA)
+    assert server.model.stats.loads == 1
     model.close()
 
 

@@ -271,7 +271,7 @@ def test_a_retry_after_date_is_read() -> None:
     assert 0 < retry_after_seconds(email.utils.format_datetime(at, usegmt=True)) <= 60
 
 
-@given(st.text() | st.datetimes().map(email.utils.format_datetime))
+@given(st.text(max_size=40) | st.datetimes().map(email.utils.format_datetime))
 def test_no_retry_after_header_is_out_of_bounds(header: str) -> None:
     assert 0 <= retry_after_seconds(header) <= MAX_RETRY_AFTER_SECONDS
 

@@ -18,6 +18,7 @@ from labeling_assets.defs.products import checks, columns, model_checks, partiti
 from labeling_assets.defs.products.stage import DayResult, Stage, StageEvents
 from labeling_assets.errors import SupersededError
 from labeling_assets.products.assembly import data_label_rows, embedded_products, imaged_products, labeled_products
+from labeling_assets.products.cost import Prices
 from labeling_assets.products.dedupe import compare, distinct_products
 from labeling_assets.products.label_drift import DRIFT_COLUMNS, HISTORY_DAYS
 from labeling_assets.products.labels import SCHEMA_VERSION
@@ -243,6 +244,7 @@ def qwen_labels(
     """
     with Stage(context, product_database, storage) as stage:
         model, store = vision_model.get(), image_store.get()
+        prices = Prices(vision_model.price_prompt_tokens, vision_model.price_output_tokens, vision_model.price_gpu_hour)
         model.check()
 
         def label(day: dt.date) -> DayResult:
@@ -250,9 +252,7 @@ def qwen_labels(
             labeler = Labeler(model, product_database.ledger())
             products = [row for row in from_table(images, ImagedProduct) if row.image_sha256]
             outcomes = dict(labeler.label_all([str(row.image_sha256) for row in products], store.model_jpeg))
-            records, failures = labeled_products(
-                products, outcomes, vision_model.description_language, vision_model.prices
-            )
+            records, failures = labeled_products(products, outcomes, vision_model.description_language, prices)
             table = marked_as(to_table(records, LabeledProduct), images)
             history = storage.earlier_rows("qwen_labels", day, HISTORY_DAYS, DRIFT_COLUMNS)
             nothing = table.select(DRIFT_COLUMNS).slice(0, 0)
@@ -261,9 +261,7 @@ def qwen_labels(
                 rows_in=len(products),
                 rows_out=len(records),
                 failures=failures,
-                metadata=reports.labels(
-                    records, table, len(products), model, labeler.counts, store.thumbnail, vision_model.prices
-                ),
+                metadata=reports.labels(records, table, len(products), model, labeler.counts, store.thumbnail, prices),
                 checks=[
                     checks.columns_match_schema(table, arrow_schema(LabeledProduct)),
                     checks.labels_match_schema(table),
