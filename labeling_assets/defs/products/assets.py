@@ -240,7 +240,8 @@ def qwen_labels(
     - **Source** the 512 px image of each product and the vision model of LABELING_VISION_BACKEND.
     - **Stored in** Parquet; each reply in the label ledger by image, model digest, prompt and schema version.
     - **Re-run** labels come from the ledger; only images never asked about are paid for.
-    - **Cost** one model call per distinct new image; a faulty reply is asked again once.
+    - **Cost** one model call per distinct new image; a faulty reply is asked again once. `cost` is what the calls cost,
+    `cost_saved` what those would have cost that were not needed.
     """
     with Stage(context, product_database, storage) as stage:
         model, store = vision_model.get(), image_store.get()
