@@ -183,6 +183,20 @@ def test_an_endpoint_that_lost_the_model_is_out_and_the_others_go_on() -> None:
         Endpoints("a").pool.call(request, 1)
 
 
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["outage", "load"]), st.booleans()), max_size=12))
+def test_no_request_is_lost_and_no_slot_kept_whichever_endpoints_fail(script: list[tuple[str, Cause, bool]]) -> None:
+    endpoints = Endpoints("abc", slots=2, first_wait_seconds=0.0)
+    for url, cause, _ in script:
+        endpoints.failures.setdefault(url, []).append(failure(cause, max_attempts=20))
+    for url, _, is_dead in script:
+        if is_dead:
+            endpoints.dead.add(url)
+        endpoints.call()
+        endpoints.dead.discard(url)
+    with ThreadPoolExecutor(6) as threads:
+        assert len(list(threads.map(lambda _: endpoints.call(), range(12)))) == 12
+
+
 def test_an_error_of_our_own_making_is_not_tried_again_and_frees_its_slot() -> None:
     endpoints = Endpoints("a")
 
