@@ -31,7 +31,8 @@ from labeling_assets.products.prompt import build_prompt
 from labeling_assets.services.embedding import Embedder
 from labeling_assets.services.milvus.schema import VECTOR_FIELDS, collection_schema, index_parameters
 from labeling_assets.services.tables import data_label
-from labeling_assets.services.vision.ollama import OUTPUT_TOKENS, context_tokens
+from labeling_assets.services.vision.ollama import context_tokens
+from labeling_assets.services.vision.tokens import OUTPUT_TOKENS
 
 if TYPE_CHECKING:
     import ollama

@@ -171,6 +171,8 @@ class PipelineFigures:
         yield GaugeMetricFamily("labeling_ledger_prompt_tokens", "Tokens read for the ledger.", ledger.prompt_tokens)
         yield GaugeMetricFamily("labeling_ledger_output_tokens", "Tokens written for it.", ledger.output_tokens)
         yield GaugeMetricFamily("labeling_ledger_model_seconds", "Time the model took for it.", ledger.model_seconds)
+        cost = self._settings.prices.cost(ledger.prompt_tokens, ledger.output_tokens, ledger.model_seconds)
+        yield GaugeMetricFamily("labeling_ledger_cost", "Cost of the ledger at the prices of the settings.", cost)
 
     def _days(self, totals: PipelineTotals) -> Iterator[Metric]:
         settings, now = self._settings, dt.datetime.now(self._settings.zone)

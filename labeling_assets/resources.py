@@ -87,6 +87,8 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
     timeout_seconds: float
     context_tokens: int
     description_language: str
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
     price_prompt_tokens: float = 0.0
     price_output_tokens: float = 0.0
     price_gpu_hour: float = 0.0
@@ -101,6 +103,8 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
             self.slots_per_host,
             self.timeout_seconds,
             self.context_tokens,
+            self.requests_per_minute,
+            self.tokens_per_minute,
         )
 
     @property
@@ -210,9 +214,11 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             timeout_seconds=settings.vision_timeout_seconds,
             context_tokens=settings.vision_context_tokens,
             description_language=settings.description_language,
-            price_prompt_tokens=settings.price_prompt_tokens,
-            price_output_tokens=settings.price_output_tokens,
-            price_gpu_hour=settings.price_gpu_hour,
+            requests_per_minute=settings.vision_requests_per_minute,
+            tokens_per_minute=settings.vision_tokens_per_minute,
+            price_prompt_tokens=settings.prices.prompt_tokens,
+            price_output_tokens=settings.prices.output_tokens,
+            price_gpu_hour=settings.prices.gpu_hour,
         ),
         "embedder": embedder,
         "vector_store": VectorStoreResource(

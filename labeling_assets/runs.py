@@ -85,6 +85,7 @@ class RunStatistics:
     insert_batches: int = 0
     model_calls: int = 0
     calls_avoided: int = 0
+    label_cost: float = 0.0
     inserted_ids: list[str] = field(default_factory=list)
     failed_records: list[dict[str, Any]] = field(default_factory=list)
     total_time_seconds: float = 0.0
@@ -284,6 +285,7 @@ def statistics(settings: Settings, results: Sequence[DayResult]) -> RunStatistic
         total.insert_batches += result.value("milvus_collection", "insert_batches")
         total.model_calls += result.value("qwen_labels", "model_calls")
         total.calls_avoided += result.value("qwen_labels", "calls_avoided")
+        total.label_cost = round(total.label_cost + float(result.stages.get("qwen_labels", {}).get("cost", 0.0)), 6)
         total.total_time_seconds = round(total.total_time_seconds + result.seconds, 3)
         for stage, values in result.stages.items():
             before = total.seconds_by_stage.get(stage, 0.0)

@@ -224,8 +224,9 @@ class Settings(BaseSettings):
 
     @property
     def prices(self) -> Prices:
-        """Prices of the vision model."""
-        return Prices(self.price_prompt_tokens, self.price_output_tokens, self.price_gpu_hour)
+        """Prices of the vision model; an hour of one slot is its share of the GPU's hour."""
+        slot_hour = self.price_gpu_hour / max(self.vision_slots, 1)
+        return Prices(self.price_prompt_tokens, self.price_output_tokens, slot_hour)
 
     @property
     def zone(self) -> ZoneInfo:

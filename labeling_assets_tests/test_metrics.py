@@ -142,7 +142,8 @@ def test_the_tables_of_ours_are_told(settings: Settings, engine: sa.Engine) -> N
         for sha, error_class in (("1", None), ("2", None), ("3", "InvalidReplyError")):
             tokens = {"model_calls": 2, "prompt_tokens": 100, "output_tokens": 10}
             writer.execute(sa.insert(label_ledger).values(image_sha256=sha, error_class=error_class, **entry, **tokens))
-    with serving(settings) as scrape:
+    prices = {"price_prompt_tokens": 2.0, "price_output_tokens": 8.0, "price_gpu_hour": 36.0}
+    with serving(settings.model_copy(update=prices)) as scrape:
         found = scrape()
     assert found[labeled("labeling_days", state="synced")] == 1
     assert found[labeled("labeling_days", state="missing")] == settings.look_back_days - 1
@@ -160,6 +161,7 @@ def test_the_tables_of_ours_are_told(settings: Settings, engine: sa.Engine) -> N
     assert found[labeled("labeling_ledger_prompt_tokens")] == 300
     assert found[labeled("labeling_ledger_output_tokens")] == 30
     assert found[labeled("labeling_ledger_model_seconds")] == 4.5
+    assert found[labeled("labeling_ledger_cost")] == pytest.approx((300 * 2 + 30 * 8) / 1e6 + 4.5 * 36 / 3600)
 
 
 def test_runs_and_pools_are_told(settings: Settings, engine: sa.Engine) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from labeling_assets.errors import ImageError, InvalidRowError, RowError, VectorError
+from labeling_assets.products.cost import NO_PRICES, Prices
 from labeling_assets.products.description import describe
 from labeling_assets.products.images import StoredImage
 from labeling_assets.products.labels import Label
@@ -65,7 +66,10 @@ def _with_image(product: DedupedProduct, image: StoredImage) -> ImagedProduct:
 
 
 def labeled_products(
-    products: Iterable[ImagedProduct], outcomes: Mapping[str, Label | RowError], language: str
+    products: Iterable[ImagedProduct],
+    outcomes: Mapping[str, Label | RowError],
+    language: str,
+    prices: Prices = NO_PRICES,
 ) -> tuple[list[LabeledProduct], Failures]:
     """Rows with labels and description.
 
@@ -73,6 +77,7 @@ def labeled_products(
         products: Rows of `product_images` that have an image.
         outcomes: Label or error by sha256 of the image.
         language: Language of the description, `vi` or `en`.
+        prices: What the model costs.
     """
     rows, failures = [], Failures()
     for product in products:
@@ -80,11 +85,11 @@ def labeled_products(
         if isinstance(outcome, RowError):
             failures[product.id_sanpham] = outcome
         else:
-            rows.append(_labeled(product, outcome, language))
+            rows.append(_labeled(product, outcome, language, prices))
     return rows, failures
 
 
-def _labeled(product: ImagedProduct, label: Label, language: str) -> LabeledProduct:
+def _labeled(product: ImagedProduct, label: Label, language: str, prices: Prices) -> LabeledProduct:
     description = describe(
         label.labels,
         title=product.title,
@@ -106,6 +111,7 @@ def _labeled(product: ImagedProduct, label: Label, language: str) -> LabeledProd
         label_seconds=label.seconds,
         parse_step=label.parse_step,
         is_from_ledger=label.is_from_ledger,
+        label_cost=prices.cost(label.prompt_tokens, label.output_tokens, label.seconds),
     )
 
 

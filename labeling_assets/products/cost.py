@@ -15,7 +15,7 @@ class Prices:
     Attributes:
         prompt_tokens: Of a million tokens read.
         output_tokens: Of a million tokens written.
-        gpu_hour: Of an hour of the GPU that serves the model.
+        gpu_hour: Of an hour of one request: its slot's share of the GPU that serves the model.
     """
 
     prompt_tokens: float = 0.0
@@ -26,3 +26,6 @@ class Prices:
         """The cost of so many tokens, and of so many GPU-seconds."""
         tokens = prompt_tokens * self.prompt_tokens + output_tokens * self.output_tokens
         return tokens / TOKENS_OF_A_PRICE + seconds * self.gpu_hour / SECONDS_AN_HOUR
+
+
+NO_PRICES = Prices()

@@ -120,6 +120,9 @@ class LabeledProduct(ImagedProduct):
     label_seconds: float = Field(description="Seconds the model server took.")
     parse_step: str = Field(description="How the reply was parsed: direct, fenced, embedded or repaired.")
     is_from_ledger: bool = Field(description="Whether the label was paid for earlier.")
+    label_cost: float = Field(
+        0.0, description="Cost of the label, whenever it was paid for, at the prices of this run; 0 without prices."
+    )
 
 
 class EmbeddedProduct(LabeledProduct):
@@ -168,8 +171,15 @@ def to_table(records: Iterable[BaseModel], model: type[BaseModel]) -> pa.Table:
     return pa.Table.from_pylist([record.model_dump() for record in records], schema=arrow_schema(model))
 
 
+def required_columns(model: type[BaseModel]) -> frozenset[str]:
+    """Columns that every file of a record class has; files of earlier releases lack those with a default."""
+    return frozenset(name for name, info in model.model_fields.items() if info.is_required())
+
+
 def from_table(table: pa.Table, model: type[Record]) -> Iterator[Record]:
     """The rows of a table as records, batch by batch; columns that `model` does not have are left out."""
-    for batch in table.select(list(model.model_fields)).to_batches(max_chunksize=500):
+    required = required_columns(model)
+    columns = [name for name in model.model_fields if name in required or name in table.column_names]
+    for batch in table.select(columns).to_batches(max_chunksize=500):
         for row in batch.to_pylist():
             yield model.model_validate(row)

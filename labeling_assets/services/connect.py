@@ -67,8 +67,10 @@ def vision_model(
     slots: int,
     timeout_seconds: float,
     context_tokens: int,
+    requests_per_minute: int = 0,
+    tokens_per_minute: int = 0,
 ) -> VisionModel:
-    """The vision model of a backend.
+    """The vision model of a backend; the limits a minute hold for all its hosts together, within this process.
 
     Raises:
         ConfigurationError: The backend needs an address that is not set.
@@ -77,15 +79,18 @@ def vision_model(
         from labeling_assets.services.vision.embedded import EmbeddedVisionModel
 
         return _closed_at_end(EmbeddedVisionModel())
+    from labeling_assets.services.vision.pacing import Pacing
+
+    pacing = Pacing(requests_per_minute, tokens_per_minute)
     if backend == "ollama":
         from labeling_assets.services.vision.ollama import OllamaVisionModel
 
-        return _closed_at_end(OllamaVisionModel(hosts, model, slots, timeout_seconds, context_tokens))
+        return _closed_at_end(OllamaVisionModel(hosts, model, slots, timeout_seconds, context_tokens, pacing=pacing))
     if not hosts:
         raise ConfigurationError("LABELING_OPENAI_BASE_URL is not set.", "Set it to http://host:8000/v1, say.")
     from labeling_assets.services.vision.openai import OpenAIVisionModel
 
-    return _closed_at_end(OpenAIVisionModel(hosts, model, api_key, slots, timeout_seconds))
+    return _closed_at_end(OpenAIVisionModel(hosts, model, api_key, slots, timeout_seconds, pacing=pacing))
 
 
 @functools.cache
@@ -181,6 +186,8 @@ class Services:
             settings.vision_slots,
             settings.vision_timeout_seconds,
             settings.vision_context_tokens,
+            settings.vision_requests_per_minute,
+            settings.vision_tokens_per_minute,
         )
 
     def other_vision_model(self, backend: str, model: str) -> VisionModel:

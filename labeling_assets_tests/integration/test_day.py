@@ -84,6 +84,20 @@ def test_the_same_image_on_many_products_is_fetched_and_labeled_once(world: Worl
     world.agrees(ids(*map(str, range(10))))
 
 
+def test_a_day_tells_its_cost_and_other_prices_write_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        world.add(name, DAY)
+    run, before = world.run(DAY), world.milvus()
+    assert (run.value("qwen_labels", "cost"), run.value("qwen_labels", "cost_saved")) == (0.0, 0.0)
+    monkeypatch.setenv("LABELING_PRICE_PROMPT_TOKENS", "1000")
+    again = world.run(DAY)
+    assert again.value("qwen_labels", "cost") == 0.0, "nothing was asked"
+    tokens = run.value("qwen_labels", "prompt_tokens")
+    assert again.value("qwen_labels", "cost_saved") == pytest.approx(tokens * 1000 / 1e6)
+    assert again.value("milvus_collection", "insert_batches") == again.value("data_label", "rows_written") == 0
+    assert world.milvus() == before
+
+
 def test_only_what_changed_is_worked_on(world: World) -> None:
     urls = {name: world.add(name, DAY) for name in ("kept", "edited", "repictured", "deleted", "moved")}
     world.run(DAY)

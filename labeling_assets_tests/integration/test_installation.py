@@ -32,6 +32,7 @@ STATISTICS = {
     "insert_batches",
     "model_calls",
     "calls_avoided",
+    "label_cost",
     "inserted_ids",
     "failed_records",
     "total_time_seconds",

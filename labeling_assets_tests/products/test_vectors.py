@@ -77,6 +77,18 @@ def test_vectors_pass_through_arrow_unchanged_whole_and_in_slices(rows: int, off
     np.testing.assert_array_equal(vector_matrix(part, DESCRIPTION_VECTOR), descriptions[offset : offset + length])
 
 
+def test_a_file_of_a_release_without_costs_is_read() -> None:
+    table = table_of(2).drop_columns(["label_cost"])
+    assert [row.label_cost for row in from_table(table, EmbeddedProduct)] == [0.0, 0.0]
+    vectors = unit_vectors(2)
+    assert len(next(milvus_records(with_vectors(table, vectors, vectors)))) == 2
+
+
+def test_a_file_without_a_column_that_every_release_has_is_not_read() -> None:
+    with pytest.raises(KeyError, match="text"):
+        list(from_table(table_of(2).drop_columns(["text"]), EmbeddedProduct))
+
+
 def test_vectors_survive_parquet_in_row_groups() -> None:
     images, descriptions = unit_vectors(70, 1), unit_vectors(70, 2)
     file = io.BytesIO()
@@ -157,6 +169,7 @@ def test_the_hash_is_the_same_after_parquet_and_in_every_run() -> None:
     [
         {"is_from_ledger": False},
         {"label_seconds": 99.0},
+        {"label_cost": 99.0},
         {"prompt_tokens": 99},
         {"status": "unchanged"},
         {"duplicate_count": 9},

@@ -15,13 +15,8 @@ from PIL import Image
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.products.labels import LABEL_SCHEMA
 from labeling_assets.products.prompt import build_prompt, build_reask_prompt
-from labeling_assets.services.vision.ollama import (
-    MIN_CONTEXT_TOKENS,
-    OUTPUT_TOKENS,
-    OllamaVisionModel,
-    context_tokens,
-    image_tokens,
-)
+from labeling_assets.services.vision.ollama import MIN_CONTEXT_TOKENS, OllamaVisionModel, context_tokens
+from labeling_assets.services.vision.tokens import OUTPUT_TOKENS, image_tokens
 from labeling_assets_tests.standins.ollama import OllamaServer
 from labeling_assets_tests.standins.replies import Fault
 
@@ -96,6 +91,17 @@ def test_a_longer_prompt_raises_the_context_once_and_for_all(server, image):
     for prompt in ("short", "word " * 2000, "short"):
         model.ask(image, prompt, LABEL_SCHEMA)
     assert [options["num_ctx"] for options in server.model.stats.options] == [4096, 6144, 6144]
+    model.close()
+
+
+@pytest.mark.parametrize("chars", [5_200, 5_365, 5_370, 5_375, 5_380])
+def test_a_second_prompt_with_the_fault_does_not_load_the_model_again(server, image, chars):
+    longest_fault = "trademark_level: Input should be 'No TM', 'Slight TM', 'TM Resemblance' or 'Direct TM'"
+    added = len(build_reask_prompt(longest_fault)) - len(build_prompt())
+    model = OllamaVisionModel([server.url], MODEL, 1, 10)
+    for length in (chars, chars + added, chars):
+        model.ask(image, "x" * length, LABEL_SCHEMA)
+    assert server.model.stats.loads == 1
     model.close()
 
 

@@ -1,4 +1,4 @@
-"""What holds for every vision model over HTTP: the same tests run on both backends against the stand-in server."""
+"""What holds for every vision model, and for every one over HTTP, against the stand-in server."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from PIL import Image
 from labeling_assets.errors import (
     ConfigurationError,
     ContextOverflowError,
+    LabelError,
     LabelingError,
     ModelRunnerError,
     ModelTimeoutError,
@@ -26,18 +27,17 @@ from labeling_assets.errors import (
 from labeling_assets.products.labels import LABEL_SCHEMA, parse_reply
 from labeling_assets.products.prompt import build_prompt
 from labeling_assets.services.vision import VisionModel
-from labeling_assets.services.vision.endpoints import (
+from labeling_assets.services.vision.concurrency import MAX_FOUND_SLOTS
+from labeling_assets.services.vision.embedded import EmbeddedVisionModel
+from labeling_assets.services.vision.ollama import OllamaVisionModel
+from labeling_assets.services.vision.openai import OpenAIVisionModel
+from labeling_assets.services.vision.pacing import Pacing
+from labeling_assets.services.vision.server_errors import (
     BUSY_ATTEMPTS,
     RUNNER_ATTEMPTS,
     TIMEOUT_ATTEMPTS,
     UNREACHABLE_ATTEMPTS,
-    EndpointPool,
-    TransientError,
-    excerpt,
-    status_error,
 )
-from labeling_assets.services.vision.ollama import OllamaVisionModel
-from labeling_assets.services.vision.openai import OpenAIVisionModel
 from labeling_assets_tests.standins.ollama import OllamaServer
 from labeling_assets_tests.standins.replies import Fault
 
@@ -81,14 +81,18 @@ def make_model(request: pytest.FixtureRequest) -> Iterator[MakeModel]:
     models: list[VisionModel] = []
 
     def make(
-        *hosts: str, model: str = "qwen2.5vl:latest", slots: int = 2, timeout_seconds: float = 20.0
+        *hosts: str,
+        model: str = "qwen2.5vl:latest",
+        slots: int = 2,
+        timeout_seconds: float = 20.0,
+        pacing: Pacing | None = None,
     ) -> VisionModel:
         made: VisionModel
         if request.param == "ollama":
-            made = OllamaVisionModel(hosts, model, slots, timeout_seconds, first_wait_seconds=0.001)
+            made = OllamaVisionModel(hosts, model, slots, timeout_seconds, 0, 0.001, pacing)
         else:
             urls = [f"{host}/v1" for host in hosts]
-            made = OpenAIVisionModel(urls, model, KEY, slots, timeout_seconds, first_wait_seconds=0.001)
+            made = OpenAIVisionModel(urls, model, KEY, slots, timeout_seconds, 0.001, pacing)
         models.append(made)
         return made
 
@@ -126,6 +130,44 @@ def answering_server() -> Iterator[Callable[[bytes], str]]:
         yield start
 
 
+@pytest.fixture(params=["ollama", "openai", "embedded"])
+def any_model(request: pytest.FixtureRequest, server: OllamaServer) -> Iterator[VisionModel]:
+    """A model of each backend with two slots."""
+    model: VisionModel
+    if request.param == "embedded":
+        model = EmbeddedVisionModel(slots=2)
+    elif request.param == "ollama":
+        model = OllamaVisionModel([server.url], "qwen2.5vl", 2, 20)
+    else:
+        model = OpenAIVisionModel([f"{server.url}/v1"], "qwen2.5vl:latest", KEY, 2, 20)
+    yield model
+    model.close()
+
+
+def test_every_model_passes_its_check_and_has_a_name_a_digest_and_slots(any_model):
+    any_model.check()
+    assert any_model.name
+    assert any_model.digest == any_model.digest
+    assert any_model.slots == 2
+
+
+def test_every_model_labels_from_as_many_threads_as_it_has_slots_and_the_same_image_the_same(any_model):
+    with ThreadPoolExecutor(any_model.slots) as threads:
+        replies = list(threads.map(lambda number: ask(any_model, number % 2), range(6)))
+    for number, reply in enumerate(replies):
+        assert parse_reply(reply.text).step == "direct"
+        assert not reply.is_cut_off
+        assert min(reply.prompt_tokens, reply.output_tokens) >= 0
+        assert reply.seconds > 0
+        assert reply.text == replies[number % 2].text
+
+
+def test_every_model_says_that_what_is_no_image_cannot_be_labeled(any_model, server):
+    server.model.faults = [Fault("refused")]
+    with pytest.raises(LabelError):
+        any_model.ask(b"no image", build_prompt(), LABEL_SCHEMA)
+
+
 def test_a_reply_comes_with_its_tokens_and_seconds(server, make_model):
     reply = ask(make_model(server.url))
     assert parse_reply(reply.text).step == "direct"
@@ -154,6 +196,7 @@ def test_schema_and_prompt_are_both_sent(server, make_model):
         ("missing", ConfigurationError, False, 1),
         ("unauthorized", ConfigurationError, False, 1),
         ("busy", ServiceUnavailableError, True, BUSY_ATTEMPTS),
+        ("limited", ServiceUnavailableError, True, BUSY_ATTEMPTS),
         ("broken", ModelRunnerError, True, RUNNER_ATTEMPTS),
         ("refused", ModelRunnerError, True, 1),
         ("overflow", ContextOverflowError, False, 1),
@@ -173,7 +216,7 @@ def test_each_fault_becomes_its_error_after_its_number_of_requests(
     assert server.model.stats.requests == requests
 
 
-@pytest.mark.parametrize("fault", ["busy", "broken", "hang", "close", "page"])
+@pytest.mark.parametrize("fault", ["busy", "limited", "broken", "hang", "close", "page"])
 def test_a_fault_that_passes_costs_one_more_request(server, make_model, fault):
     server.model.faults = [Fault(fault, first_tries=1)]
     reply = ask(make_model(server.url, timeout_seconds=1 if fault == "hang" else 20))
@@ -218,6 +261,105 @@ def test_a_dead_server_is_left_alone_while_another_one_answers(server, make_mode
     for number in range(6):
         assert parse_reply(ask(model, number).text)
     assert server.model.stats.calls == 6
+
+
+def test_a_server_that_asks_to_be_left_alone_is_while_another_one_answers(server, make_model):
+    with OllamaServer(faults=[Fault("limited")]) as limited:
+        limited.model.retry_after = "100"
+        model = make_model(limited.url, server.url)
+        for number in range(6):
+            assert parse_reply(ask(model, number).text)
+        assert limited.model.stats.requests == 1
+        assert server.model.stats.calls == 6
+
+
+def test_more_slots_than_a_server_has_are_given_up_while_it_refuses(server, make_model):
+    server.renew(slots=2, latency_seconds=0.01, queue_limit=0)
+    model = make_model(server.url, slots=8)
+    with ThreadPoolExecutor(8) as threads:
+        replies = list(threads.map(lambda number: ask(model, number), range(60)))
+    assert len(replies) == server.model.stats.calls == 60
+    assert server.model.stats.busy
+
+
+def test_slots_that_are_not_set_are_found_while_the_server_is_asked(server, make_model):
+    server.renew(slots=4, latency_seconds=0.01)
+    model = make_model(server.url, slots=0)
+    assert model.slots == MAX_FOUND_SLOTS
+    with ThreadPoolExecutor(model.slots) as threads:
+        list(threads.map(lambda number: ask(model, number), range(60)))
+    assert server.model.stats.calls == 60
+    assert 2 <= server.model.stats.max_in_flight <= MAX_FOUND_SLOTS
+
+
+def test_a_server_that_dies_half_way_loses_nothing(server, make_model):
+    server.model.latency_seconds = 0.01
+    with ExitStack() as running:
+        dying = running.enter_context(OllamaServer(slots=2, latency_seconds=0.01))
+        model = make_model(server.url, dying.url)
+        with ThreadPoolExecutor(4) as threads:
+            replies = [threads.submit(ask, model, number) for number in range(60)]
+            for reply in replies[:20]:
+                reply.result()
+            running.close()
+            texts = [reply.result().text for reply in replies]
+    assert dying.model.stats.calls
+    assert texts == [ask(model, number).text for number in range(60)]
+
+
+def test_a_server_that_hangs_loses_nothing(server, make_model):
+    with OllamaServer(slots=2, faults=[Fault("hang")]) as hanging:
+        model = make_model(hanging.url, server.url, timeout_seconds=1.5)
+        with ThreadPoolExecutor(4) as threads:
+            replies = list(threads.map(lambda number: ask(model, number), range(4)))
+        assert len(replies) == server.model.stats.calls == 4
+        assert hanging.model.stats.requests
+
+
+def test_a_server_that_is_back_is_used_again(server, make_model):
+    with OllamaServer() as dead:
+        url = dead.url
+    model = make_model(url, server.url)
+    ask(model)
+    with OllamaServer(port=int(url.rpartition(":")[2])) as back:
+        for number in range(5000):
+            ask(model, number % 100)
+            if back.model.stats.calls:
+                break
+        assert back.model.stats.calls
+
+
+def test_a_server_that_comes_back_with_other_weights_is_not_used(server, make_model):
+    with OllamaServer() as dead:
+        url = dead.url
+        model = make_model(url, server.url)
+        model.check()
+    ask(model)
+    with OllamaServer(port=int(url.rpartition(":")[2])) as back:
+        back.model.digests["qwen2.5vl:latest"] = "f" * 64
+        for number in range(30):
+            assert ask(model, number).text
+        assert not back.model.stats.calls
+
+
+def test_a_run_begins_without_a_server_that_is_down(server, make_model):
+    model = make_model(free_url(), server.url)
+    model.check()
+    assert server.model.digest_of("qwen2.5vl:latest") in model.digest
+    assert parse_reply(ask(model).text)
+
+
+def test_every_request_waits_for_its_turn_under_the_rate_limit(server, make_model):
+    turns = []
+
+    class WatchedPacing(Pacing):
+        def wait(self, tokens: int) -> None:
+            turns.append(server.model.stats.requests)
+            super().wait(tokens)
+
+    server.model.faults = [Fault("busy", first_tries=1)]
+    ask(make_model(server.url, pacing=WatchedPacing(6000, 60_000_000)))
+    assert turns == [0, 1], "a repeated request is one more"
 
 
 def test_a_server_that_cannot_be_reached_is_unavailable(make_model):
@@ -271,7 +413,9 @@ def test_an_address_with_a_password_is_refused_without_repeating_it(make_model):
     assert "hunter2" not in str(raised.value)
 
 
-@pytest.mark.parametrize("fault", ["missing", "busy", "broken", "refused", "overflow", "hang", "close", "page"])
+@pytest.mark.parametrize(
+    "fault", ["missing", "busy", "limited", "broken", "refused", "overflow", "hang", "close", "page"]
+)
 def test_neither_the_image_nor_the_key_is_in_an_error(server, make_model, fault):
     server.model.faults = [Fault(fault)]
     server.model.is_echoing = True
@@ -306,67 +450,3 @@ def test_an_answer_of_another_form_never_escapes_as_another_error(body, answerin
         ask(model)
     with pytest.raises(ConfigurationError):
         model.check()
-
-
-@pytest.mark.parametrize(
-    ("body", "shown"),
-    [
-        ("", "no explanation"),
-        ("a\nb\0c.", "a b c"),
-        ("a \ud800 b", "a ? b"),
-        ("key: Bearer abc123 rest", "key: Bearer … rest"),
-        ("sk-12345 is wrong", "sk-… is wrong"),
-        ("image " + "QUJD" * 40 + " end", "image … end"),
-        ("x y " * 200, ("x y " * 50).strip()),
-    ],
-)
-def test_an_excerpt_is_short_and_holds_no_secret(body, shown):
-    assert excerpt(body).strip() == shown
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "error"),
-    [
-        (400, "This model's maximum context length is 4096 tokens. However, you requested 5000", ContextOverflowError),
-        (400, "The decoder prompt (length 5000) is longer than the maximum model length of 4096", ContextOverflowError),
-        (500, "request (4165 tokens) exceeds the available context size (4096 tokens)", ContextOverflowError),
-        (400, '"qwen" does not support chat', ConfigurationError),
-        (400, 'option "num_ctx" must be of type integer', ConfigurationError),
-        (403, "forbidden", ConfigurationError),
-        (302, "moved", ConfigurationError),
-        (413, "too large", ModelRunnerError),
-        (429, "slow down", TransientError),
-        (502, "bad gateway", TransientError),
-        (500, "CUDA error: out of memory", TransientError),
-    ],
-)
-def test_a_status_means_an_error(status, body, error):
-    found = status_error(status, body, url="http://host", model="qwen", missing_remedy="pull")
-    assert type(found) is error
-
-
-def test_an_endpoint_that_fails_rests_until_all_rest():
-    pool = EndpointPool(["a", "b"], 1, first_wait_seconds=0.0)
-    asked: list[str] = []
-
-    def request(url: str) -> str:
-        asked.append(url)
-        if url == "a":
-            raise TransientError(ServiceUnavailableError("down"), 3, is_endpoint_down=True)
-        return url
-
-    assert [pool.call(request) for _ in range(4)] == ["b"] * 4
-    assert asked == ["a", "b", "b", "b", "b"]
-
-
-def test_an_error_of_our_own_making_is_not_tried_again():
-    pool = EndpointPool(["a"], 1)
-    asked: list[str] = []
-
-    def request(url: str) -> None:
-        asked.append(url)
-        raise KeyError(url)
-
-    with pytest.raises(KeyError):
-        pool.call(request)
-    assert asked == ["a"]

@@ -33,7 +33,8 @@ async def error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
     is_openai = request.url.path.startswith("/v1/")
     told = {"message": error.message, "code": error.status} if is_openai else error.message
-    return JSONResponse({"error": told}, error.status)
+    headers = {"Retry-After": error.retry_after} if error.retry_after else None
+    return JSONResponse({"error": told}, error.status, headers)
 
 
 def ndjson(lines: Sequence[Mapping[str, Any]]) -> Response:

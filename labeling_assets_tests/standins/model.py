@@ -25,10 +25,11 @@ RUNNER_OPTIONS = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "use_mmap", "nu
 class ApiError(Exception):
     """An answer with an HTTP error."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, retry_after: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.retry_after = retry_after
 
 
 class BrokenConnectionError(Exception):
@@ -74,7 +75,7 @@ class Stats:
     Attributes:
         requests: Requests to generate, those refused at once included.
         calls: Requests that reached the model, faulty answers included.
-        busy: Requests refused because the queue was full.
+        busy: Requests refused because the queue was full, or too many came in a minute.
         cancelled: Requests whose client went away.
         max_in_flight: Most requests at work or waiting at once.
         loads: How often the model was loaded: at first, and whenever an option of the runner changed.
@@ -122,6 +123,7 @@ class SlottedModel:
         )
         self.models = dict(models or {"qwen2.5vl:latest": ["completion", "vision"], "llama3.2:latest": ["completion"]})
         self.digests: dict[str, str] = {}
+        self.retry_after = "0"  # what is told with status 429
         self.stats = Stats()
         self.loaded: dict[str, dict[str, Any]] = {}
         self._tries: Counter[str] = Counter()
@@ -163,6 +165,9 @@ class SlottedModel:
         if kind == "busy" or self._in_flight >= self.slots + self.queue_limit:
             self.stats.busy += 1
             raise ApiError(503, "server busy, please try again.  maximum pending requests exceeded")
+        if kind == "limited":
+            self.stats.busy += 1
+            raise ApiError(429, "Rate limit reached for requests", self.retry_after)
         self._in_flight += 1
         self.stats.max_in_flight = max(self.stats.max_in_flight, self._in_flight)
         self._slots = self._slots or asyncio.Semaphore(self.slots)

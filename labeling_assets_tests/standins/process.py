@@ -19,6 +19,13 @@ START_SECONDS = 30
 @contextlib.contextmanager
 def ollama_process(*, slots: int, latency_ms: int) -> Iterator[str]:
     """The address of a stand-in that runs as long as the block."""
+    with killable_ollama_process(slots=slots, latency_ms=latency_ms) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def killable_ollama_process(*, slots: int, latency_ms: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The address of a stand-in that runs as long as the block, and its process, which may be killed before."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -28,7 +35,7 @@ def ollama_process(*, slots: int, latency_ms: int) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_up(url)
-        yield url
+        yield url, process
     finally:
         process.terminate()
         process.wait()

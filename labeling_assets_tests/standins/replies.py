@@ -31,6 +31,7 @@ FaultKind = Literal[
     "missing",  # 404: no such model
     "unauthorized",  # 401
     "busy",  # 503: the queue is full
+    "limited",  # 429 with Retry-After: too many requests a minute
     "broken",  # 500: the runner died
     "overflow",  # 400: prompt and image exceed the context
     "refused",  # 400 for another reason

@@ -246,11 +246,12 @@ def qwen_labels(
     - **Source** the 512 px image of each product and the vision model of LABELING_VISION_BACKEND.
     - **Stored in** Parquet; each reply in the label ledger by image, model digest, prompt and schema version.
     - **Re-run** labels come from the ledger; only images never asked about are paid for.
-    - **Cost** one model call per distinct new image; a faulty reply is asked again once. With a budget in the run
-    config, no call is made that could overspend it; what was paid for is kept.
+    - **Cost** one model call per distinct new image; a faulty reply is asked again once. `cost` is what the calls cost,
+    `cost_saved` what those would have cost that were not needed. With a budget in the run config, no call is made that
+    could overspend it; what was paid for is kept.
     """
     with Stage(context, product_database, storage) as stage:
-        model, store = vision_model.get(), image_store.get()
+        model, store, prices = vision_model.get(), image_store.get(), vision_model.prices
         budget = vision_model.budget(config.budget, stage.spender)
         model.check()
 
@@ -259,7 +260,7 @@ def qwen_labels(
             labeler = Labeler(model, product_database.ledger(), budget=budget)
             products = [row for row in from_table(images, ImagedProduct) if row.image_sha256]
             outcomes = dict(labeler.label_all([str(row.image_sha256) for row in products], store.model_jpeg))
-            records, failures = labeled_products(products, outcomes, vision_model.description_language)
+            records, failures = labeled_products(products, outcomes, vision_model.description_language, prices)
             table = marked_as(to_table(records, LabeledProduct), images)
             history = storage.earlier_rows("qwen_labels", day, HISTORY_DAYS, DRIFT_COLUMNS)
             nothing = table.select(DRIFT_COLUMNS).slice(0, 0)
@@ -268,7 +269,7 @@ def qwen_labels(
                 rows_in=len(products),
                 rows_out=len(records),
                 failures=failures,
-                metadata=reports.labels(records, table, len(products), model, labeler.counts, store.thumbnail),
+                metadata=reports.labels(records, table, len(products), model, labeler.counts, store.thumbnail, prices),
                 checks=[
                     checks.columns_match_schema(table, arrow_schema(LabeledProduct)),
                     checks.labels_match_schema(table),

@@ -44,7 +44,7 @@ class VisionModel(Protocol):
 
     @property
     def slots(self) -> int:
-        """Requests that all endpoints together serve at once."""
+        """Requests that all endpoints together serve at once, at most; as many threads may ask."""
 
     def check(self) -> None:
         """Make sure that the model can be asked.

@@ -17,7 +17,8 @@ from typing import Protocol
 from labeling_assets.errors import BudgetSpentError, ConfigurationError, LabelError
 from labeling_assets.products.cost import Prices
 from labeling_assets.products.prompt import build_reask_prompt
-from labeling_assets.services.vision.ollama import OUTPUT_TOKENS, context_tokens
+from labeling_assets.services.vision.ollama import context_tokens
+from labeling_assets.services.vision.tokens import OUTPUT_TOKENS
 
 CALLS_PER_IMAGE = 2
 """At most: a reply that cannot be used is asked for once more."""

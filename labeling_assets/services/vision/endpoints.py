@@ -1,150 +1,258 @@
-"""The endpoints that serve one vision model: which takes the next request, and what is tried again when one fails.
+"""The endpoints that serve one vision model: which takes the next request, and what happens when one fails.
 
-Shared by the backends that speak HTTP (`ollama.py`, `openai.py`). The statuses and texts are those of Ollama's
-`server/routes.go` and `server/sched.go`, of llama-server, vLLM and SGLang. Neither the image nor a key gets into a
-message.
+Shared by the backends that speak HTTP (`ollama.py`, `openai.py`). What an answer means is in `server_errors.py`, how
+many requests an endpoint is given in `concurrency.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
-import re
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential, wait_random
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from labeling_assets.errors import (
-    ConfigurationError,
-    ContextOverflowError,
-    LabelingError,
-    ModelRunnerError,
-    ModelTimeoutError,
-    ServiceUnavailableError,
-)
+from labeling_assets.errors import ConfigurationError
+from labeling_assets.services.vision import VisionReply
+from labeling_assets.services.vision.concurrency import AdaptiveConcurrency
+from labeling_assets.services.vision.pacing import Pacing
+from labeling_assets.services.vision.server_errors import TransientError, unreachable
 
-Result = TypeVar("Result")
-
-BUSY_ATTEMPTS = 8
-UNREACHABLE_ATTEMPTS = 6
-RUNNER_ATTEMPTS = 2
-TIMEOUT_ATTEMPTS = 2
+FIRST_WAIT_SECONDS = 0.1
 MAX_WAIT_SECONDS = 15.0
-REST_SECONDS = 30.0
-"""How long an endpoint that could not be reached is left alone while another can be asked."""
+MAX_REST_SECONDS = 30.0
+"""Longest that an endpoint that failed is left alone until it is probed."""
 
 CONNECT_TIMEOUT_SECONDS = 5.0
+PROBE_TIMEOUT_SECONDS = 5.0
 CHECK_TIMEOUT_SECONDS = 30.0
 WRITE_TIMEOUT_SECONDS = 60.0
 
-_OVERFLOW_TEXTS = (
-    "exceeds the available context size",  # llama-server, passed through by Ollama
-    "exceed_context_size",
-    "longer than the context length",  # Ollama, text only
-    "maximum context length",  # vLLM, OpenAI
-    "context_length_exceeded",
-    "longer than the maximum model length",  # vLLM
-    "longer than the model's context length",  # SGLang
-)
-_CONFIGURATION_TEXTS = ("does not support", "invalid option", "invalid format", "must be of type", "unsupported")
+logger = logging.getLogger(__name__)
 
 
-class TransientError(Exception):
-    """One request failed in a way that may pass.
+@dataclass
+class _Endpoint:
+    """One endpoint as the pool sees it.
 
-    Args:
-        final: The error that stands when it has not passed after `max_attempts` requests.
-        max_attempts: Requests that are made in all.
-        is_endpoint_down: Whether another endpoint should be preferred for a while.
+    Attributes:
+        is_out: Whether it must pass a probe before it gets a request.
+        rests_until: Time, on the monotonic clock, before which it is left alone.
+        failures: Failures since its last reply.
     """
 
-    def __init__(self, final: LabelingError, max_attempts: int, *, is_endpoint_down: bool = False) -> None:
-        super().__init__(str(final))
-        self.final = final
-        self.max_attempts = max_attempts
-        self.is_endpoint_down = is_endpoint_down
+    url: str
+    concurrency: AdaptiveConcurrency
+    in_flight: int = 0
+    is_out: bool = False
+    rests_until: float = 0.0
+    failures: int = 0
+
+    @property
+    def load(self) -> float:
+        """Share of its permits in use."""
+        return self.in_flight / self.concurrency.permits
 
 
 class EndpointPool:
-    """Gives each request to the least busy endpoint, and no endpoint more requests at once than it has slots.
+    """Gives each request to the least loaded endpoint, and no endpoint more requests at once than it has slots.
 
-    Requests over the slots of a server only wait in its queue, where their deadline already runs.
+    Requests over the slots of a server only wait in its queue, where their deadline already runs. A request that an
+    endpoint fails or refuses goes to another one at once. An endpoint that fails is out: it is left alone, each time
+    twice as long, and then gets a request only after a probe, which is cheap. While all are out, a request probes
+    whichever comes first, with back-off between its attempts.
 
     Args:
         urls: Addresses of the endpoints.
-        slots_per_endpoint: Requests that each serves at once.
-        first_wait_seconds: Wait before the second attempt; it doubles with each one, with jitter.
+        slots_per_endpoint: Requests that each serves at once; 0: to be found.
+        probe: Makes sure that the endpoint of an address is alive; raises `TransientError` when it is not.
+        pacing: The rate limit of all endpoints together.
+        first_wait_seconds: Longest wait before the second attempt, and first rest of an endpoint; both double.
 
     Raises:
         ConfigurationError: An address contains a user or password, which messages would show.
     """
 
-    def __init__(self, urls: Sequence[str], slots_per_endpoint: int, first_wait_seconds: float = 0.5) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        slots_per_endpoint: int,
+        probe: Callable[[str], None],
+        pacing: Pacing,
+        first_wait_seconds: float = FIRST_WAIT_SECONDS,
+    ) -> None:
         if any("@" in url for url in urls):
             raise ConfigurationError(
                 "The address of a model server contains a user or password.", "LABELING_OPENAI_API_KEY takes a key."
             )
         self.urls = tuple(dict.fromkeys(urls))
-        self.slots = len(self.urls) * slots_per_endpoint
-        self._slots_per_endpoint = slots_per_endpoint
+        self._endpoints = [_Endpoint(url, AdaptiveConcurrency(slots_per_endpoint)) for url in self.urls]
+        self._probe = probe
+        self._pacing = pacing
         self._first_wait_seconds = first_wait_seconds
-        self._in_flight = dict.fromkeys(self.urls, 0)
-        self._resting_until = dict.fromkeys(self.urls, 0.0)
         self._changed = threading.Condition()
 
-    def call(self, request: Callable[[str], Result]) -> Result:
+    @property
+    def slots(self) -> int:
+        """Requests that all endpoints together are given at once at most."""
+        return sum(endpoint.concurrency.maximum for endpoint in self._endpoints)
+
+    def check_each(self, check: Callable[[str], str]) -> dict[str, str]:
+        """What `check` returns for each endpoint that answers; the others are out until they pass a probe.
+
+        Args:
+            check: Gets an address; its `ConfigurationError` has a `TransientError` as cause where nobody answers.
+
+        Raises:
+            ConfigurationError: An endpoint is not as it should be, or none answers.
+        """
+        found: dict[str, str] = {}
+        silent: dict[str, ConfigurationError] = {}
+        for endpoint in self._endpoints:
+            try:
+                found[endpoint.url] = check(endpoint.url)
+            except ConfigurationError as error:
+                if not isinstance(error.__cause__, TransientError):
+                    raise
+                silent[endpoint.url] = error
+        if not found:
+            raise next(iter(silent.values()))
+        for endpoint in self._endpoints:
+            if endpoint.url in silent:
+                self._note_failure(endpoint, unreachable(endpoint.url, "at the check"))
+        return found
+
+    def call(self, request: Callable[[str], VisionReply], estimated_tokens: int) -> VisionReply:
         """The result of `request(url)`, repeated with back-off while it raises `TransientError`.
+
+        Args:
+            request: Sends the request to the endpoint of an address.
+            estimated_tokens: Tokens that it will take, read and written, for the rate limit.
 
         Raises:
             LabelingError: `TransientError.final`, when the last attempt failed too.
         """
-        first = self._first_wait_seconds
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
             stop=_is_spent,
-            wait=wait_exponential(multiplier=first, max=MAX_WAIT_SECONDS) + wait_random(0, first),
+            wait=wait_random_exponential(multiplier=self._first_wait_seconds, max=MAX_WAIT_SECONDS),
             reraise=True,
         )
         try:
-            result: Result = retrying(self._call_once, request)
+            reply: VisionReply = retrying(self._attempt, request, estimated_tokens, set())
         except TransientError as error:
             raise error.final from error.__cause__
-        return result
+        return reply
 
-    def _call_once(self, request: Callable[[str], Result]) -> Result:
-        with self._slot() as url:
-            try:
-                result = request(url)
-            except TransientError as error:
-                if error.is_endpoint_down:
-                    self._resting_until[url] = time.monotonic() + REST_SECONDS
-                raise
-            self._resting_until[url] = 0.0
-            return result
+    def _attempt(
+        self, request: Callable[[str], VisionReply], estimated_tokens: int, suspected: set[str]
+    ) -> VisionReply:
+        """One attempt: an endpoint that is busy or down costs none as long as there is one that was not tried.
+
+        Endpoints on which the request failed in earlier attempts are suspected: they are tried when no other is left.
+        """
+        tried = set(suspected) if self._has_untried(suspected) else set()
+        while True:
+            with self._slot(tried) as endpoint:
+                try:
+                    return self._ask(endpoint, request, estimated_tokens)
+                except ConfigurationError as error:  # where another may serve, it is this endpoint's alone
+                    tried.add(endpoint.url)
+                    if not self._has_untried(tried):
+                        raise
+                    self._note_failure(endpoint, unreachable(endpoint.url, error.message))
+                except TransientError as error:
+                    self._note_failure(endpoint, error)
+                    if error.cause in ("request", "silence"):
+                        suspected.add(endpoint.url)
+                        raise
+                    tried.add(endpoint.url)
+                    if not self._has_untried(tried):
+                        raise
+
+    def _ask(self, endpoint: _Endpoint, request: Callable[[str], VisionReply], estimated_tokens: int) -> VisionReply:
+        if endpoint.is_out:
+            self._probe(endpoint.url)
+            self._let_in(endpoint)
+        self._pacing.wait(estimated_tokens)
+        reply = request(endpoint.url)
+        if tokens := reply.prompt_tokens + reply.output_tokens:
+            self._pacing.correct(estimated_tokens, tokens)
+        with self._changed:
+            endpoint.failures = 0
+            endpoint.concurrency.on_reply(endpoint.in_flight, time.monotonic())
+        return reply
+
+    def _let_in(self, endpoint: _Endpoint) -> None:
+        with self._changed:
+            if endpoint.is_out:
+                endpoint.is_out, endpoint.rests_until = False, 0.0
+                logger.info("%s answers again.", endpoint.url)
+                self._changed.notify_all()
+
+    def _note_failure(self, endpoint: _Endpoint, error: TransientError) -> None:
+        now = time.monotonic()
+        with self._changed:
+            if error.cause == "load":
+                endpoint.concurrency.on_refusal()
+                endpoint.rests_until = max(endpoint.rests_until, now + error.pause_seconds)
+            elif error.cause == "silence":
+                endpoint.concurrency.on_refusal()
+                endpoint.is_out = True
+            elif error.cause == "outage":
+                if not endpoint.is_out:
+                    logger.warning("%s It is left alone until it passes a probe.", error.final.message)
+                endpoint.is_out = True
+                endpoint.rests_until = now + self._rest_seconds(endpoint)
+                endpoint.failures += 1
+            self._changed.notify_all()  # those who wait for this endpoint may find another
+
+    def _rest_seconds(self, endpoint: _Endpoint) -> float:
+        return min(self._first_wait_seconds * 2.0 ** min(endpoint.failures, 20), MAX_REST_SECONDS)
+
+    def _has_untried(self, tried: set[str]) -> bool:
+        """Whether an endpoint that was not tried is in and need not rest."""
+        now = time.monotonic()
+        with self._changed:
+            return any(
+                endpoint.url not in tried and not endpoint.is_out and endpoint.rests_until <= now
+                for endpoint in self._endpoints
+            )
 
     @contextlib.contextmanager
-    def _slot(self) -> Iterator[str]:
+    def _slot(self, tried: set[str]) -> Iterator[_Endpoint]:
         with self._changed:
-            while (url := self._free_endpoint()) is None:
-                self._changed.wait(timeout=1.0)  # the end of a rest wakes nobody
-            self._in_flight[url] += 1
+            while (endpoint := self._free_endpoint(tried)) is None:
+                self._changed.wait(self._seconds_to_end_of_rest())
+            endpoint.in_flight += 1
+            if endpoint.is_out:  # one request probes it; the others look elsewhere meanwhile
+                endpoint.rests_until = time.monotonic() + PROBE_TIMEOUT_SECONDS
         try:
-            yield url
+            yield endpoint
         finally:
             with self._changed:
-                self._in_flight[url] -= 1
-                self._changed.notify()
+                endpoint.in_flight -= 1
+                self._changed.notify_all()
 
-    def _free_endpoint(self) -> str | None:
+    def _seconds_to_end_of_rest(self) -> float:
+        """Time until the next endpoint has rested, which wakes nobody; at most a second."""
         now = time.monotonic()
-        awake = [url for url in self.urls if self._resting_until[url] <= now] or self.urls
-        free = [url for url in awake if self._in_flight[url] < self._slots_per_endpoint]
-        return min(free, key=self._in_flight.__getitem__, default=None)
+        return min([endpoint.rests_until - now for endpoint in self._endpoints if endpoint.rests_until > now] + [1.0])
+
+    def _free_endpoint(self, tried: set[str]) -> _Endpoint | None:
+        now = time.monotonic()
+        untried = [endpoint for endpoint in self._endpoints if endpoint.url not in tried]
+        is_none_in = all(endpoint.is_out for endpoint in untried)
+        awake = [endpoint for endpoint in untried if is_none_in or endpoint.rests_until <= now]
+        free = [endpoint for endpoint in awake if endpoint.in_flight < endpoint.concurrency.permits]
+        return min(free, key=lambda each: (each.failures if is_none_in else 0, each.load), default=None)
 
 
 def _is_spent(state: RetryCallState) -> bool:
@@ -172,70 +280,3 @@ def _is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-@contextlib.contextmanager
-def transport_errors(url: str) -> Iterator[None]:
-    """Turn the errors of httpx, and the `ConnectionError` that the Ollama client makes of one, into ours.
-
-    Raises:
-        TransientError: Always; its `final` is `ModelTimeoutError` or `ServiceUnavailableError`.
-    """
-    try:
-        yield
-    except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
-        timeout = ModelTimeoutError(f"{url} did not reply in time.", "LABELING_VISION_TIMEOUT_SECONDS is the deadline.")
-        raise TransientError(timeout, TIMEOUT_ATTEMPTS) from error
-    except (httpx.TransportError, ConnectionError) as error:
-        raise unreachable(url, type(error).__name__) from error
-
-
-def unreachable(url: str, reason: str) -> TransientError:
-    """The error of an endpoint that cannot be reached, breaks the connection or answers what it should not."""
-    final = ServiceUnavailableError(f"{url} does not answer ({reason}).", "Is the model server up?")
-    return TransientError(final, UNREACHABLE_ATTEMPTS, is_endpoint_down=True)
-
-
-def status_error(
-    status: int, body: str, *, url: str, model: str, missing_remedy: str
-) -> LabelingError | TransientError:
-    """The error that an HTTP status of a model server means.
-
-    Args:
-        status: HTTP status, no success.
-        body: What the server says.
-        url: The endpoint.
-        model: Name of the model.
-        missing_remedy: What to do when the model is not there.
-
-    Returns:
-        `ConfigurationError` when no request can succeed, `ContextOverflowError` or `ModelRunnerError` when this one
-        cannot, `TransientError` when it may succeed later.
-    """
-    said = excerpt(body)
-    if status in (401, 403):
-        return ConfigurationError(f"{url} refuses access ({status}): {said}.", "Check its API key.")
-    if status == 404:
-        return ConfigurationError(f"{url} has no model {model!r}: {said}.", missing_remedy)
-    if status in (429, 503):
-        final = ServiceUnavailableError(f"{url} stays busy ({status}): {said}.", "Lower LABELING_VISION_SLOTS.")
-        return TransientError(final, BUSY_ATTEMPTS)
-    if status in (502, 504):
-        return unreachable(url, f"{status}: {said}")
-    if any(text in body.lower() for text in _OVERFLOW_TEXTS):
-        return ContextOverflowError(f"image and prompt do not fit in the context of {model!r}: {said}")
-    if status >= 500:
-        return TransientError(ModelRunnerError(f"the model server broke ({status}): {said}"), RUNNER_ATTEMPTS)
-    if status < 400 or any(text in body.lower() for text in _CONFIGURATION_TEXTS):
-        return ConfigurationError(
-            f"{url} cannot serve {model!r} ({status}): {said}.", "Choose another model or server."
-        )
-    return ModelRunnerError(f"the model server refuses the image ({status}): {said}")
-
-
-def excerpt(body: str) -> str:
-    """The start of what a server says, on one line and without what may be the image or a key sent to it."""
-    storable = body.replace("\0", " ").encode(errors="replace").decode()
-    line = re.sub(r"[A-Za-z0-9+/_=-]{60,}", "…", " ".join(storable.split()))
-    line = re.sub(r"(?i)(bearer\s+|\bsk-)\S+", r"\1…", line)
-    return line[:200].rstrip(".") or "no explanation"

@@ -7,55 +7,60 @@ how the model is loaded are the same in every request, since Ollama reloads the 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.services.vision import VisionReply
 from labeling_assets.services.vision.endpoints import (
     CHECK_TIMEOUT_SECONDS,
+    FIRST_WAIT_SECONDS,
+    PROBE_TIMEOUT_SECONDS,
     EndpointPool,
-    TransientError,
     client_options,
+)
+from labeling_assets.services.vision.pacing import Pacing
+from labeling_assets.services.vision.server_errors import (
+    TransientError,
     status_error,
     transport_errors,
     unreachable,
+)
+from labeling_assets.services.vision.tokens import (
+    IMAGE_EDGE_PX,
+    OUTPUT_TOKENS,
+    image_tokens,
+    prompt_tokens,
+    request_tokens,
 )
 
 if TYPE_CHECKING:
     import ollama
 
-OUTPUT_TOKENS = 1024
-"""`num_predict`, which Ollama leaves unlimited; a full label takes 200 to 500 tokens."""
-
 KEEP_ALIVE = "30m"
 SEED = 0
-CHARS_PER_TOKEN = 3
-"""Low for English and JSON (nearer 4), so that the estimate is on the safe side."""
 
 RESERVED_TOKENS = 256
 """For the chat template and the sentence that a second request adds, which must not change the context size."""
 
 MIN_CONTEXT_TOKENS = 4096
-IMAGE_EDGE_PX = 512
-"""Longest edge of the images that the image store gives to models."""
-
-
-def image_tokens(width_px: int, height_px: int) -> int:
-    """Tokens that Qwen2.5-VL makes of an image: one for 28 x 28 px, start and end, at least 1,024 since Ollama 0.30.
-
-    Source: ollama llm/llama_server.go (`--image-min-tokens 1024`), transformers `Qwen2VLImageProcessor`.
-    """
-    return max(1024, round(width_px / 28) * round(height_px / 28)) + 2
 
 
 def context_tokens(prompt: str) -> int:
-    """The smallest multiple of 1,024, at least 4,096, in which prompt, image and answer fit."""
-    prompt_tokens = math.ceil(len(prompt) / CHARS_PER_TOKEN) + RESERVED_TOKENS
-    needed = prompt_tokens + image_tokens(IMAGE_EDGE_PX, IMAGE_EDGE_PX) + OUTPUT_TOKENS
-    return max(MIN_CONTEXT_TOKENS, math.ceil(needed / 1024) * 1024)
+    """The smallest multiple of 1,024, at least 4,096, in which prompt, image and answer fit, and a second prompt too.
+
+    That is the same prompt with what was wrong with the first reply.
+    """
+    return max(MIN_CONTEXT_TOKENS, math.ceil((_needed_tokens(prompt) + RESERVED_TOKENS) / 1024) * 1024)
+
+
+def _needed_tokens(prompt: str) -> int:
+    return prompt_tokens(prompt) + image_tokens(IMAGE_EDGE_PX, IMAGE_EDGE_PX) + OUTPUT_TOKENS
 
 
 class OllamaVisionModel:
@@ -64,10 +69,11 @@ class OllamaVisionModel:
     Args:
         hosts: Addresses of the servers, `http://host:11434`.
         model: Name of the model; without a tag, `latest` is meant.
-        slots_per_host: `OLLAMA_NUM_PARALLEL` of each server.
+        slots_per_host: `OLLAMA_NUM_PARALLEL` of each server; 0: found while it is asked.
         timeout_seconds: Deadline of one request.
         context_tokens: Context size asked for; 0: the smallest in which everything fits.
-        first_wait_seconds: Wait before a failed request is repeated; it doubles with each attempt.
+        first_wait_seconds: Longest wait before a failed request is repeated; it doubles with each attempt.
+        pacing: Rate limit of all servers together; default: none.
 
     Raises:
         ConfigurationError: An address cannot be read.
@@ -80,16 +86,18 @@ class OllamaVisionModel:
         slots_per_host: int,
         timeout_seconds: float,
         context_tokens: int = 0,
-        first_wait_seconds: float = 0.5,
+        first_wait_seconds: float = FIRST_WAIT_SECONDS,
+        pacing: Pacing | None = None,
     ) -> None:
         self._model = model if ":" in model.rpartition("/")[2] else f"{model}:latest"
-        self._pool = EndpointPool(hosts, slots_per_host, first_wait_seconds)
+        self._pool = EndpointPool(hosts, slots_per_host, self._probe, pacing or Pacing(), first_wait_seconds)
         self._context_setting = context_tokens
         self._context_tokens = 0
+        self._sizing = threading.Lock()
         self._digest = ""
         self._open = ExitStack()
         self._clients = {
-            host: self._open.enter_context(_client(host, slots_per_host, timeout_seconds)) for host in self._pool.urls
+            host: self._open.enter_context(_client(host, self._pool.slots, timeout_seconds)) for host in self._pool.urls
         }
 
     @property
@@ -110,16 +118,16 @@ class OllamaVisionModel:
 
     @property
     def slots(self) -> int:
-        """Slots of all servers together."""
+        """Slots of all servers together; where they are to be found, the most that are tried."""
         return self._pool.slots
 
     def check(self) -> None:
-        """Make sure that every server is up and has the same model, and that it reads images.
+        """Make sure that the servers have the same model, and that it reads images; one may be down, but not all.
 
         Raises:
             ConfigurationError: It is not so; the remedy is the command that mends it.
         """
-        digests = {host: self._check_host(host) for host in self._pool.urls}
+        digests = self._pool.check_each(self._check_host)
         if len(set(digests.values())) > 1:
             listed = ", ".join(f"{host}: {digest[:12]}" for host, digest in digests.items())
             raise ConfigurationError(
@@ -131,8 +139,7 @@ class OllamaVisionModel:
     def _check_host(self, host: str) -> str:
         """The digest of the model on one server."""
         with _client(host, 1, CHECK_TIMEOUT_SECONDS) as client, _check_errors(host):
-            listed = {model.model: model.digest for model in client.list().models}
-            digest: str = listed.get(self._model) or ""
+            digest = self._listed_digest(client)
             if not digest:
                 raise ConfigurationError(f"Ollama at {host} has no model {self._model!r}.", self._pull_command(host))
             capabilities = client.show(self._model).capabilities or []
@@ -143,6 +150,25 @@ class OllamaVisionModel:
                 "Set LABELING_VISION_MODEL to a vision model such as qwen2.5vl:latest.",
             )
         return digest
+
+    def _listed_digest(self, client: ollama.Client) -> str:
+        """The digest of the model as a server lists it; empty where it does not."""
+        return {model.model: model.digest for model in client.list().models}.get(self._model) or ""
+
+    def _probe(self, host: str) -> None:
+        """Make sure that a server that failed is up again and still has the same model; loads nothing.
+
+        Raises:
+            TransientError: It is not so.
+        """
+        with _client(host, 1, PROBE_TIMEOUT_SECONDS) as client:
+            try:
+                with _check_errors(host):
+                    digest = self._listed_digest(client)
+            except ConfigurationError as error:
+                raise unreachable(host, "no probe either") from error
+        if not digest or self._digest not in ("", digest):
+            raise unreachable(host, f"it does not hold {self._model!r} in the version that the run began with")
 
     def _pull_command(self, host: str) -> str:
         return f"Run `OLLAMA_HOST={host} ollama pull {self._model}`."
@@ -189,18 +215,21 @@ class OllamaVisionModel:
                 seconds=time.perf_counter() - started,
             )
 
-        return self._pool.call(request)
+        return self._pool.call(request, request_tokens(prompt))
 
     def _context_for(self, prompt: str) -> int:
-        """The context size of every request: it may grow with a longer prompt, and never goes back."""
-        needed = context_tokens(prompt)
-        if self._context_setting and self._context_setting < needed:
-            raise ConfigurationError(
-                f"LABELING_VISION_CONTEXT_TOKENS is {self._context_setting}; prompt, image and answer need {needed}.",
-                "Raise it, or leave it unset.",
-            )
-        self._context_tokens = max(self._context_tokens, self._context_setting or needed)
-        return self._context_tokens
+        """The context size of every request, sized at the first; only a prompt that does not fit makes it grow."""
+        with self._sizing:
+            if self._context_tokens < _needed_tokens(prompt):
+                needed = context_tokens(prompt)
+                if 0 < self._context_setting < needed:
+                    raise ConfigurationError(
+                        f"LABELING_VISION_CONTEXT_TOKENS is {self._context_setting}; "
+                        f"prompt, image and answer need {needed}.",
+                        "Raise it, or leave it unset.",
+                    )
+                self._context_tokens = self._context_setting or needed
+            return self._context_tokens
 
     @contextmanager
     def _ask_errors(self, host: str) -> Iterator[None]:
@@ -217,6 +246,7 @@ class OllamaVisionModel:
                     url=host,
                     model=self._model,
                     missing_remedy=self._pull_command(host),
+                    retry_after=_retry_after(error),
                 ) from None
             except (ValueError, TypeError, AttributeError) as error:
                 # The client parses each answer without looking at it; a proxy's page breaks it in these ways.
@@ -236,6 +266,12 @@ def _client(host: str, slots: int, timeout_seconds: float) -> ollama.Client:
         raise ConfigurationError(
             f"{host!r} is no address of an Ollama server.", "LABELING_OLLAMA_HOSTS takes http://host:11434."
         ) from None
+
+
+def _retry_after(error: ollama.ResponseError) -> str | None:
+    """The header of this name; the client's error does not have it, but the one that it was made of."""
+    answer = error.__context__
+    return answer.response.headers.get("Retry-After") if isinstance(answer, httpx.HTTPStatusError) else None
 
 
 @contextmanager

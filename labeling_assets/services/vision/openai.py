@@ -18,17 +18,20 @@ from labeling_assets.errors import ConfigurationError, LabelError
 from labeling_assets.services.vision import VisionReply
 from labeling_assets.services.vision.endpoints import (
     CHECK_TIMEOUT_SECONDS,
+    FIRST_WAIT_SECONDS,
+    PROBE_TIMEOUT_SECONDS,
     EndpointPool,
-    TransientError,
     client_options,
+)
+from labeling_assets.services.vision.pacing import Pacing
+from labeling_assets.services.vision.server_errors import (
+    TransientError,
     excerpt,
     status_error,
     transport_errors,
     unreachable,
 )
-
-OUTPUT_TOKENS = 1024
-"""`max_tokens`; a full label takes 200 to 500 tokens."""
+from labeling_assets.services.vision.tokens import OUTPUT_TOKENS, request_tokens
 
 
 class OpenAIVisionModel:
@@ -38,9 +41,10 @@ class OpenAIVisionModel:
         base_urls: Addresses up to and with `/v1`.
         model: Name of the model as the servers list it.
         api_key: Sent as a bearer token; empty: none is sent.
-        slots_per_host: Requests that each server is given at once.
+        slots_per_host: Requests that each server is given at once; 0: found while it is asked.
         timeout_seconds: Deadline of one request.
-        first_wait_seconds: Wait before a failed request is repeated; it doubles with each attempt.
+        first_wait_seconds: Longest wait before a failed request is repeated; it doubles with each attempt.
+        pacing: Rate limit of all servers together; default: none.
 
     Raises:
         ConfigurationError: An address cannot be read.
@@ -53,7 +57,8 @@ class OpenAIVisionModel:
         api_key: str,
         slots_per_host: int,
         timeout_seconds: float,
-        first_wait_seconds: float = 0.5,
+        first_wait_seconds: float = FIRST_WAIT_SECONDS,
+        pacing: Pacing | None = None,
     ) -> None:
         for url in base_urls:
             if not url.startswith(("http://", "https://")):
@@ -62,12 +67,13 @@ class OpenAIVisionModel:
                 )
         self._model = model
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._pool = EndpointPool([url.rstrip("/") for url in base_urls], slots_per_host, first_wait_seconds)
+        urls = [url.rstrip("/") for url in base_urls]
+        self._pool = EndpointPool(urls, slots_per_host, self._probe, pacing or Pacing(), first_wait_seconds)
         self._digest = ""
         self._open = ExitStack()
         self._clients = {
             url: self._open.enter_context(
-                httpx.Client(headers=self._headers, **client_options(url, slots_per_host, timeout_seconds))
+                httpx.Client(headers=self._headers, **client_options(url, self._pool.slots, timeout_seconds))
             )
             for url in self._pool.urls
         }
@@ -94,16 +100,18 @@ class OpenAIVisionModel:
 
     @property
     def slots(self) -> int:
-        """Slots of all servers together."""
+        """Slots of all servers together; where they are to be found, the most that are tried."""
         return self._pool.slots
 
     def check(self) -> None:
-        """Make sure that every server is up and lists the same model. The API does not tell whether it reads images.
+        """Make sure that the servers list the same model; one may be down, but not all.
+
+        The API does not tell whether it reads images.
 
         Raises:
             ConfigurationError: It is not so; the remedy is what to mend.
         """
-        digests = {url: self._check_server(url) for url in self._pool.urls}
+        digests = self._pool.check_each(self._check_server)
         if len(set(digests.values())) > 1:
             listed = ", ".join(f"{url}: {digest}" for url, digest in digests.items())
             raise ConfigurationError(
@@ -111,11 +119,24 @@ class OpenAIVisionModel:
             )
         self._digest = next(iter(digests.values()))
 
-    def _check_server(self, url: str) -> str:
+    def _probe(self, url: str) -> None:
+        """Make sure that a server that failed is up again and still has the same model.
+
+        Raises:
+            TransientError: It is not so.
+        """
+        try:
+            digest = self._check_server(url, PROBE_TIMEOUT_SECONDS)
+        except ConfigurationError as error:
+            raise unreachable(url, "no probe either") from error
+        if self._digest not in ("", digest):
+            raise unreachable(url, f"it does not hold {self._model!r} as the run began with it")
+
+    def _check_server(self, url: str, timeout_seconds: float = CHECK_TIMEOUT_SECONDS) -> str:
         """The digest of the model on one server."""
         try:
             with transport_errors(url):
-                response = self._clients[url].get(f"{url}/models", timeout=CHECK_TIMEOUT_SECONDS)
+                response = self._clients[url].get(f"{url}/models", timeout=timeout_seconds)
             if not response.is_success:
                 raise self._status_error(url, response)
             listed = {model["id"]: model for model in response.json()["data"]}
@@ -168,7 +189,7 @@ class OpenAIVisionModel:
                 raise self._status_error(url, response)
             return _reply(url, response, time.perf_counter() - started)
 
-        return self._pool.call(request)
+        return self._pool.call(request, request_tokens(prompt))
 
     def _status_error(self, url: str, response: httpx.Response) -> Exception:
         return status_error(
@@ -177,6 +198,7 @@ class OpenAIVisionModel:
             url=url,
             model=self._model,
             missing_remedy="Set LABELING_VISION_MODEL to a model that the server lists under /models.",
+            retry_after=response.headers.get("Retry-After"),
         )
 
     def close(self) -> None:
