@@ -85,6 +85,9 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
     timeout_seconds: float
     context_tokens: int
     description_language: str
+    engine: str = "local"
+    ray_address: str = ""
+    ray_cpus_per_worker: float = 1.0
 
     def get(self) -> VisionModel:
         """The model; loaded once a process."""
@@ -96,6 +99,7 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
             self.slots_per_host,
             self.timeout_seconds,
             self.context_tokens,
+            connect.Engine(self.engine, self.ray_address, self.ray_cpus_per_worker),
         )
 
 
@@ -105,10 +109,15 @@ class EmbedderResource(dg.ConfigurableResource[Embedder]):
     name: str
     device: str
     dtype: str
+    batch: int = 0
+    engine: str = "local"
+    ray_address: str = ""
+    ray_cpus_per_worker: float = 1.0
 
     def get(self) -> Embedder:
         """The embedder; loaded once a process."""
-        return connect.embedder(self.name, self.device, self.dtype)
+        engine = connect.Engine(self.engine, self.ray_address, self.ray_cpus_per_worker)
+        return connect.embedder(self.name, self.device, self.dtype, engine)
 
 
 class VectorStoreResource(dg.ConfigurableResource[MilvusStore]):
@@ -167,7 +176,14 @@ def default_resources(settings: Settings) -> dict[str, Any]:
         url=dg.EnvVar("LABELING_POSTGRES_URL"), source_table=settings.source_table, timezone=settings.timezone
     )
     storage = StorageResource(root=settings.storage_root)
-    embedder = EmbedderResource(name=settings.embedder, device=settings.device, dtype=settings.dtype)
+    engine = {
+        "engine": settings.engine,
+        "ray_address": settings.ray_address or "",
+        "ray_cpus_per_worker": settings.ray_cpus_per_worker,
+    }
+    embedder = EmbedderResource(
+        name=settings.embedder, device=settings.device, dtype=settings.dtype, batch=settings.embedder_batch, **engine
+    )
     return {
         "product_database": product_database,
         "image_store": ImageStoreResource(
@@ -184,6 +200,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             timeout_seconds=settings.vision_timeout_seconds,
             context_tokens=settings.vision_context_tokens,
             description_language=settings.description_language,
+            **engine,
         ),
         "embedder": embedder,
         "vector_store": VectorStoreResource(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from labeling_assets.errors import ConfigurationError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from labeling_assets.services.embedding import Embedder, EmbedderIdentity
     from labeling_assets.services.images.store import ImageStore
     from labeling_assets.services.milvus import MilvusStore
+    from labeling_assets.services.ray_workers import RayCluster
     from labeling_assets.services.vision import VisionModel
 
 
@@ -29,6 +30,21 @@ class _Closeable(Protocol):
     def close(self) -> None: ...
 
 
+class Engine(NamedTuple):
+    """Where models compute.
+
+    Attributes:
+        name: `local`, in this process, or `ray`.
+        ray_address: Address of the Ray cluster; empty: one on this machine.
+        ray_cpus_per_worker: CPUs of a Ray worker without a GPU.
+    """
+
+    name: str = "local"
+    ray_address: str = ""
+    ray_cpus_per_worker: float = 1.0
+
+
+LOCAL = Engine()
 Service = TypeVar("Service", bound=_Closeable)
 _kept = contextlib.ExitStack()
 
@@ -59,6 +75,18 @@ def image_store(database: ProductDatabase, root: str, allowed_hosts: tuple[str, 
 
 
 @functools.cache
+def ray_cluster(address: str, cpus_per_worker: float) -> RayCluster:
+    """The connection to Ray, whose workers all models of this process share.
+
+    Raises:
+        ConfigurationError: Ray is not installed, or the cluster cannot be reached.
+    """
+    from labeling_assets.services.ray_workers import RayCluster
+
+    return _closed_at_end(RayCluster(address, cpus_per_worker))
+
+
+@functools.cache
 def vision_model(
     backend: str,
     model: str,
@@ -67,8 +95,9 @@ def vision_model(
     slots: int,
     timeout_seconds: float,
     context_tokens: int,
+    engine: Engine = LOCAL,
 ) -> VisionModel:
-    """The vision model of a backend.
+    """The vision model of a backend; on Ray, if that is the engine, where it computes here and not on a server.
 
     Raises:
         ConfigurationError: The backend needs an address that is not set.
@@ -76,6 +105,10 @@ def vision_model(
     if backend == "embedded":
         from labeling_assets.services.vision.embedded import EmbeddedVisionModel
 
+        if engine.name == "ray":
+            from labeling_assets.services.ray_engine import RayVisionModel
+
+            return _closed_at_end(RayVisionModel(ray_cluster(*engine[1:]), EmbeddedVisionModel, (1,)))
         return _closed_at_end(EmbeddedVisionModel())
     if backend == "ollama":
         from labeling_assets.services.vision.ollama import OllamaVisionModel
@@ -89,12 +122,19 @@ def vision_model(
 
 
 @functools.cache
-def embedder(name: str, device: str, dtype: str) -> Embedder:
-    """The embedder of a name.
+def embedder(name: str, device: str, dtype: str, engine: Engine = LOCAL) -> Embedder:
+    """The embedder of a name, in this process or on Ray.
 
     Raises:
         ConfigurationError: This release has no such embedder, or it does not run on the device.
     """
+    if engine.name == "ray":
+        from labeling_assets.services.ray_engine import RayEmbedder
+
+        may_use_gpu = name != "embedded" and (device == "auto" or device.startswith("cuda"))
+        # Ray shows a worker its own GPU alone, whose number is 0 there.
+        values = (name, device.partition(":")[0], dtype)
+        return _closed_at_end(RayEmbedder(ray_cluster(*engine[1:]), embedder, values, on_gpu=may_use_gpu))
     if name != "embedded":
         raise ConfigurationError(
             f"LABELING_EMBEDDER is {name!r}, which this release does not have yet.",
@@ -126,7 +166,7 @@ def vector_store(
 
 def close_services() -> None:
     """Close every service of this process, last made first, and forget it; called at exit."""
-    for factory in (product_database, image_store, vision_model, embedder, vector_store):
+    for factory in (product_database, image_store, ray_cluster, vision_model, embedder, vector_store):
         factory.cache_clear()
     _kept.close()
 
@@ -140,7 +180,7 @@ def _closed_at_end(service: Service) -> Service:
 
 
 class Services:
-    """The services of a home, for callers outside Dagster.
+    """The services of a home, for callers outside Dagster; models compute in this process, whatever the engine is.
 
     Args:
         settings: With all addresses filled in, as `instance.prepare` returns them.
@@ -181,12 +221,13 @@ class Services:
             settings.vision_slots,
             settings.vision_timeout_seconds,
             settings.vision_context_tokens,
+            LOCAL,
         )
 
     @property
     def embedder(self) -> Embedder:
         """See `embedder`."""
-        return embedder(self._settings.embedder, self._settings.device, self._settings.dtype)
+        return embedder(self._settings.embedder, self._settings.device, self._settings.dtype, LOCAL)
 
     @property
     def vector_store(self) -> MilvusStore:
