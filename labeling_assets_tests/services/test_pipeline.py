@@ -29,13 +29,17 @@ def squared(items: Sequence[tuple[str, int]]) -> list[str]:
 
 def run(pipeline: Pipeline[int, str], keys: Sequence[str]) -> list[str]:
     outcomes: list[str] = []
+    pipeline.submit(keys)
+    take_all(pipeline, outcomes)
+    return outcomes
+
+
+def take_all(pipeline: Pipeline[int, str], outcomes: list[str]) -> None:
     try:
-        pipeline.submit(keys)
         while pipeline.outstanding:
             outcomes += pipeline.next_outcomes()
     finally:
         pipeline.stop()
-    return outcomes
 
 
 def threads() -> list[threading.Thread]:
@@ -127,27 +131,27 @@ def test_workers_work_at_the_same_time() -> None:
 
 @pytest.mark.parametrize(("workers", "batch"), [(1, 1), (1, 4), (3, 2)])
 def test_a_caller_that_takes_nothing_halts_everything(workers: int, batch: int) -> None:
-    lock, prepared, has_halted = threading.Lock(), [0], threading.Event()
-    most = workers * batch * (DONE_BATCHES + 3)
+    lock, is_full, prepared, taken, ahead = threading.Lock(), threading.Event(), [0], [0], [0]
+    most = workers * batch * (DONE_BATCHES + 3)  # done, finished just now, being worked on, ready
 
     def prepare(key: str) -> Ready[int] | str:
         with lock:
             prepared[0] += 1
+            ahead[0] = max(ahead[0], prepared[0] - taken[0])
+        if prepared[0] > workers * batch * DONE_BATCHES:
+            is_full.set()
         return read(key)
 
-    def work(items: Sequence[tuple[str, int]]) -> list[str]:
-        return squared(items)
-
-    pipeline = Pipeline(workers, prepare, work, batch=batch)
+    pipeline = Pipeline(workers, prepare, squared, batch=batch)
     pipeline.submit(numbers(200))
-    has_halted.wait(0.05)
-    assert prepared[0] <= most
-    taken = 0
+    assert is_full.wait(WAIT_SECONDS)
     while pipeline.outstanding:
-        taken += len(pipeline.next_outcomes())
-        assert prepared[0] <= taken + most
+        outcomes = pipeline.next_outcomes()
+        with lock:
+            taken[0] += len(outcomes)
     pipeline.stop()
-    assert taken == 200
+    assert taken == [200]
+    assert ahead[0] <= most + workers * batch * DONE_BATCHES, "what the caller has just taken is not yet counted"
 
 
 @pytest.mark.parametrize("step", ["prepare", "work"])
@@ -172,9 +176,7 @@ def test_an_error_ends_it_after_everything_finished_is_taken(step: str) -> None:
     pipeline.submit(numbers(400))
     taken: list[str] = []
     with pytest.raises(KeyError, match="20"):
-        while pipeline.outstanding:
-            taken += pipeline.next_outcomes()
-    pipeline.stop()
+        take_all(pipeline, taken)
     assert sorted(taken) == sorted(worked)
     assert len(taken) < 400
     assert not threads()
