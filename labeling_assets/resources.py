@@ -176,7 +176,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
         url=dg.EnvVar("LABELING_POSTGRES_URL"), source_table=settings.source_table, timezone=settings.timezone
     )
     storage = StorageResource(root=settings.storage_root)
-    engine = {
+    engine: dict[str, Any] = {
         "engine": settings.engine,
         "ray_address": settings.ray_address or "",
         "ray_cpus_per_worker": settings.ray_cpus_per_worker,

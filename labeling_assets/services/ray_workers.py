@@ -12,7 +12,9 @@ import importlib.util
 import logging
 import os
 import queue
+import secrets
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ MAX_DEATHS = 3
 """Workers that may die on the same call until it is what they die of."""
 START_SECONDS = 300.0
 """How long a call waits for a worker: actors start in seconds, unless the cluster has no room for them."""
+KNOCK_SECONDS = 10.0
 OBJECT_STORE_BYTES = 512 * 2**20
 """Shared memory of a cluster on this machine; a batch of 64 images of 512 px takes 50 MB."""
 
@@ -90,7 +93,7 @@ class RayWorkers:
 
         actor = ray.remote(Worker).options(max_restarts=-1, max_task_retries=0, **resources)
         self.count = count
-        self._actors = [actor.remote() for _ in range(count)]
+        self._actors: list[Any] = [actor.remote() for _ in range(count)]
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._broken: list[BaseException] = []
         for each in self._actors:
@@ -207,7 +210,7 @@ class RayCluster:
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
             _connect(address)
-        resources = ray.cluster_resources()
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own
         self.gpus = int(resources.get("GPU", 0))
         self._cpus = resources.get("CPU", 0.0)
 
@@ -243,18 +246,28 @@ def _connect(address: str) -> None:
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Of Ray 2.60: without it, each start warns that CPU workers will see the GPUs in a later release.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not address:
+        # The servers of a cluster listen on all interfaces and run what they are sent: only by who has the token.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
+        _knock(address)
         with _own_signal_handler():
-            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else local))
+            ray.init(address or "local", **options)
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ConfigurationError(
             f"The Ray cluster {address or 'on this machine'} cannot be reached: {reason}.",
             "Check LABELING_RAY_ADDRESS, and that the cluster runs the same releases of Python and Ray.",
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` at once where nobody listens, which Ray itself tells after minutes and many log lines."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
 
 
 @contextlib.contextmanager

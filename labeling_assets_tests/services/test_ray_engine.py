@@ -20,31 +20,36 @@ from ray_faults import FATAL_PIXEL, FAULTY_PIXEL, FragileEmbedder, OnceFatalEmbe
 
 from labeling_assets.errors import ConfigurationError, ModelRunnerError, ServiceUnavailableError, VectorError
 from labeling_assets.products.labels import Label
+from labeling_assets.resources import default_resources
 from labeling_assets.services import connect, ray_workers
 from labeling_assets.services.embedding.cached import CachedEmbedder
 from labeling_assets.services.embedding.embedded import EmbeddedEmbedder
 from labeling_assets.services.ledger import LabelLedger
 from labeling_assets.services.ray_engine import RayEmbedder, RayVisionModel
-from labeling_assets.services.ray_workers import MAX_DEATHS, RayCluster, RayWorkers, RemoteService
+from labeling_assets.services.ray_workers import RayCluster, RayWorkers, RemoteService
 from labeling_assets.services.tables import label_ledger, vector_cache
 from labeling_assets.services.vision.embedded import EmbeddedVisionModel
 from labeling_assets.services.vision.labeler import Labeler
 from labeling_assets.services.vision.ollama import OllamaVisionModel
+from labeling_assets.settings import Settings
+from labeling_assets_tests.standins.ollama import OllamaServer
 
 TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    """A cluster of two CPUs on this machine."""
+    """A cluster of two CPUs on this machine, whose workers find what is defined beside the tests."""
     import ray
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    ray.init("local", num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
-    cluster = RayCluster("", 1.0)
-    yield cluster
-    cluster.close()
-    ray.shutdown()
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", os.pathsep.join(filter(None, folders)))
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init("local", num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
+        yield connect.ray_cluster("", 1.0)
+        connect.close_services()
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -173,17 +178,23 @@ def colour(number: int) -> Image.Image:
     return Image.new("RGB", (40, 40), (number, 0, 0))
 
 
-def test_an_image_that_kills_workers_fails_alone(engine: sa.Engine, fragile: RayEmbedder) -> None:
+def test_an_image_that_kills_workers_fails_alone(
+    engine: sa.Engine, fragile: RayEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_workers, "MAX_DEATHS", 2)
     numbers = [FATAL_PIXEL, 50]
     vectors, errors = CachedEmbedder(fragile, engine).embed_images(
         list(map(str, numbers)), lambda sha: colour(int(sha))
     )
     assert set(errors) == {0}
-    assert f"{MAX_DEATHS} Ray workers died on the same call" in str(errors[0])
+    assert "2 Ray workers died on the same call" in str(errors[0])
     assert np.isfinite(vectors[1]).all()
 
 
-def test_an_image_that_kills_workers_is_no_fault_of_the_model_server(cluster: RayCluster) -> None:
+def test_workers_that_die_on_an_image_are_an_error_of_the_row(
+    cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_workers, "MAX_DEATHS", 1)
     service = RemoteService(FragileEmbedder, (), "identity")
     workers = cluster.workers(on_gpu=False)
     with pytest.raises(ModelRunnerError, match="died"):
@@ -236,11 +247,6 @@ def test_ray_that_is_not_installed_is_named_with_its_remedy(monkeypatch: pytest.
         RayCluster("", 1.0)
 
 
-def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
-
-
 OWN_CLUSTER = """
 import os, signal, sys
 from labeling_assets.services import connect
@@ -258,7 +264,8 @@ print(ray._private.worker._global_node.get_session_dir_path(), file=sys.stderr)
 
 
 def test_a_cluster_of_the_process_starts_quietly_and_ends_with_it() -> None:
-    result = run_python(OWN_CLUSTER)
+    command = [sys.executable, "-c", OWN_CLUSTER]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["1", "(1,", "1024)"]
     (session,) = result.stderr.splitlines()
@@ -266,24 +273,11 @@ def test_a_cluster_of_the_process_starts_quietly_and_ends_with_it() -> None:
     assert session not in commands
 
 
-UNREACHABLE = """
-import sys
-from labeling_assets.errors import ConfigurationError
-from labeling_assets.services.ray_workers import RayCluster
-
-try:
-    RayCluster(sys.argv[1], 1.0)
-except ConfigurationError as error:
-    print(error)
-"""
-
-
-@pytest.mark.parametrize("address", ["auto"])
-def test_a_cluster_that_is_not_there_is_named_with_the_setting(address: str, tmp_path: Path) -> None:
-    result = run_python(UNREACHABLE, address)
-    assert result.stdout.startswith(f"The Ray cluster {address} cannot be reached: "), result.stderr
-    assert "LABELING_RAY_ADDRESS" in result.stdout
-    assert len(result.stdout.splitlines()) == 1
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_a_cluster_that_is_not_there_is_named_with_the_setting(address: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"The Ray cluster {address} cannot be reached: .*refused") as raised:
+        ray_workers._connect(address)
+    assert "LABELING_RAY_ADDRESS" in str(raised.value)
 
 
 def test_pictures_of_every_mode_reach_the_worker_as_they_are(embedder: RayEmbedder) -> None:
@@ -291,35 +285,32 @@ def test_pictures_of_every_mode_reach_the_worker_as_they_are(embedder: RayEmbedd
     np.testing.assert_allclose(embedder.embed_images(images), EmbeddedEmbedder().embed_images(images), atol=TOLERANCE)
 
 
-class TestConnect:
-    """Which services compute on Ray."""
+ENGINE = connect.Engine("ray", "", 1.0)
 
-    ENGINE = connect.Engine("ray", "", 1.0)
 
-    @pytest.fixture(autouse=True)
-    def _closed(self, cluster: RayCluster) -> Iterator[None]:
-        """The connections made here take the CPUs of the shared cluster, so its own workers make room."""
-        cluster.close()
-        yield
-        connect.close_services()
+def test_models_that_compute_are_on_ray_and_share_its_workers(cluster: RayCluster) -> None:
+    embedder = connect.embedder("embedded", "auto", "auto", ENGINE)
+    model = connect.vision_model("embedded", "", (), "", 1, 5.0, 0, ENGINE)
+    assert isinstance(embedder, RayEmbedder)
+    assert isinstance(model, RayVisionModel)
+    assert embedder is connect.embedder("embedded", "auto", "auto", ENGINE)
+    assert embedder._workers is model._workers is cluster.workers(on_gpu=False)
+    assert (embedder.workers, model.slots) == (2, 2)
+    assert model.name == EmbeddedVisionModel(1).name
+    assert len(embedder.embed_texts(["mug"])) == 1
 
-    def test_models_that_compute_are_on_ray_and_share_its_workers(self) -> None:
-        embedder = connect.embedder("embedded", "auto", "auto", self.ENGINE)
-        model = connect.vision_model("embedded", "", (), "", 1, 5.0, 0, self.ENGINE)
-        assert isinstance(embedder, RayEmbedder)
-        assert isinstance(model, RayVisionModel)
-        assert embedder is connect.embedder("embedded", "auto", "auto", self.ENGINE)
-        assert (embedder.workers, model.slots) == (2, 2)
-        assert model.name == EmbeddedVisionModel(1).name
-        assert len(embedder.embed_texts(["mug"])) == 1
 
-    def test_models_on_a_server_are_asked_from_here(self) -> None:
-        from labeling_assets_tests.standins.ollama import OllamaServer
+def test_models_on_a_server_are_asked_from_here(cluster: RayCluster) -> None:
+    with OllamaServer() as server:
+        model = connect.vision_model("ollama", "qwen2.5vl:latest", (server.url,), "", 1, 5.0, 0, ENGINE)
+        assert isinstance(model, OllamaVisionModel)
 
-        with OllamaServer() as server:
-            model = connect.vision_model("ollama", "qwen2.5vl:latest", (server.url,), "", 1, 5.0, 0, self.ENGINE)
-            assert isinstance(model, OllamaVisionModel)
-            connect.close_services()
 
-    def test_the_local_engine_leaves_ray_alone(self) -> None:
-        assert isinstance(connect.embedder("embedded", "auto", "auto", connect.LOCAL), EmbeddedEmbedder)
+def test_the_local_engine_leaves_ray_alone() -> None:
+    assert isinstance(connect.embedder("embedded", "auto", "auto", connect.LOCAL), EmbeddedEmbedder)
+
+
+@pytest.mark.parametrize(("engine", "kind"), [("local", EmbeddedEmbedder), ("ray", RayEmbedder)])
+def test_the_settings_choose_the_engine(cluster: RayCluster, engine: str, kind: type) -> None:
+    resources = default_resources(Settings(engine=engine))
+    assert isinstance(resources["embedder"].get(), kind)
