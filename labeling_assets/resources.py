@@ -91,7 +91,8 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
 
     def get(self) -> VisionModel:
         """The model; loaded once a process."""
-        return connect.vision_model(
+        return connect.vision_model_on(
+            connect.Engine(self.engine, self.ray_address, self.ray_cpus_per_worker),
             self.backend,
             self.model,
             tuple(self.hosts),
@@ -99,7 +100,6 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
             self.slots_per_host,
             self.timeout_seconds,
             self.context_tokens,
-            connect.Engine(self.engine, self.ray_address, self.ray_cpus_per_worker),
         )
 
 
@@ -109,7 +109,6 @@ class EmbedderResource(dg.ConfigurableResource[Embedder]):
     name: str
     device: str
     dtype: str
-    batch: int = 0
     engine: str = "local"
     ray_address: str = ""
     ray_cpus_per_worker: float = 1.0
@@ -117,7 +116,7 @@ class EmbedderResource(dg.ConfigurableResource[Embedder]):
     def get(self) -> Embedder:
         """The embedder; loaded once a process."""
         engine = connect.Engine(self.engine, self.ray_address, self.ray_cpus_per_worker)
-        return connect.embedder(self.name, self.device, self.dtype, engine)
+        return connect.embedder_on(engine, self.name, self.device, self.dtype)
 
 
 class VectorStoreResource(dg.ConfigurableResource[MilvusStore]):
@@ -181,9 +180,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
         "ray_address": settings.ray_address or "",
         "ray_cpus_per_worker": settings.ray_cpus_per_worker,
     }
-    embedder = EmbedderResource(
-        name=settings.embedder, device=settings.device, dtype=settings.dtype, batch=settings.embedder_batch, **engine
-    )
+    embedder = EmbedderResource(name=settings.embedder, device=settings.device, dtype=settings.dtype, **engine)
     return {
         "product_database": product_database,
         "image_store": ImageStoreResource(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -30,21 +31,6 @@ class _Closeable(Protocol):
     def close(self) -> None: ...
 
 
-class Engine(NamedTuple):
-    """Where models compute.
-
-    Attributes:
-        name: `local`, in this process, or `ray`.
-        ray_address: Address of the Ray cluster; empty: one on this machine.
-        ray_cpus_per_worker: CPUs of a Ray worker without a GPU.
-    """
-
-    name: str = "local"
-    ray_address: str = ""
-    ray_cpus_per_worker: float = 1.0
-
-
-LOCAL = Engine()
 Service = TypeVar("Service", bound=_Closeable)
 _kept = contextlib.ExitStack()
 
@@ -75,18 +61,6 @@ def image_store(database: ProductDatabase, root: str, allowed_hosts: tuple[str, 
 
 
 @functools.cache
-def ray_cluster(address: str, cpus_per_worker: float) -> RayCluster:
-    """The connection to Ray, whose workers all models of this process share.
-
-    Raises:
-        ConfigurationError: Ray is not installed, or the cluster cannot be reached.
-    """
-    from labeling_assets.services.ray_workers import RayCluster
-
-    return _closed_at_end(RayCluster(address, cpus_per_worker))
-
-
-@functools.cache
 def vision_model(
     backend: str,
     model: str,
@@ -95,9 +69,8 @@ def vision_model(
     slots: int,
     timeout_seconds: float,
     context_tokens: int,
-    engine: Engine = LOCAL,
 ) -> VisionModel:
-    """The vision model of a backend; on Ray, if that is the engine, where it computes here and not on a server.
+    """The vision model of a backend.
 
     Raises:
         ConfigurationError: The backend needs an address that is not set.
@@ -105,10 +78,6 @@ def vision_model(
     if backend == "embedded":
         from labeling_assets.services.vision.embedded import EmbeddedVisionModel
 
-        if engine.name == "ray":
-            from labeling_assets.services.ray_engine import RayVisionModel
-
-            return _closed_at_end(RayVisionModel(ray_cluster(*engine[1:]), EmbeddedVisionModel, (1,)))
         return _closed_at_end(EmbeddedVisionModel())
     if backend == "ollama":
         from labeling_assets.services.vision.ollama import OllamaVisionModel
@@ -122,19 +91,12 @@ def vision_model(
 
 
 @functools.cache
-def embedder(name: str, device: str, dtype: str, engine: Engine = LOCAL) -> Embedder:
-    """The embedder of a name, in this process or on Ray.
+def embedder(name: str, device: str, dtype: str) -> Embedder:
+    """The embedder of a name.
 
     Raises:
         ConfigurationError: This release has no such embedder, or it does not run on the device.
     """
-    if engine.name == "ray":
-        from labeling_assets.services.ray_engine import RayEmbedder
-
-        may_use_gpu = name != "embedded" and (device == "auto" or device.startswith("cuda"))
-        # Ray shows a worker its own GPU alone, whose number is 0 there.
-        values = (name, device.partition(":")[0], dtype)
-        return _closed_at_end(RayEmbedder(ray_cluster(*engine[1:]), embedder, values, on_gpu=may_use_gpu))
     if name != "embedded":
         raise ConfigurationError(
             f"LABELING_EMBEDDER is {name!r}, which this release does not have yet.",
@@ -148,6 +110,61 @@ def embedder(name: str, device: str, dtype: str, engine: Engine = LOCAL) -> Embe
     from labeling_assets.services.embedding.embedded import EmbeddedEmbedder
 
     return _closed_at_end(EmbeddedEmbedder())
+
+
+class Engine(NamedTuple):
+    """Where the models of a stage compute.
+
+    Attributes:
+        name: `local`, in this process, or `ray`.
+        ray_address: Address of the Ray cluster; empty: one on this machine.
+        ray_cpus_per_worker: CPUs of a Ray worker without a GPU.
+    """
+
+    name: str
+    ray_address: str
+    ray_cpus_per_worker: float
+
+
+def vision_model_on(engine: Engine, *values: Hashable) -> VisionModel:
+    """The vision model of `vision_model(*values)`; on Ray, where that is the engine, unless a server computes it."""
+    is_on_ray = engine.name == "ray" and values[0] == "embedded"
+    return _vision_model_on_ray(ray_cluster(*engine[1:])) if is_on_ray else vision_model(*values)
+
+
+def embedder_on(engine: Engine, *values: Hashable) -> Embedder:
+    """The embedder of `embedder(*values)`, in this process or on Ray."""
+    return _embedder_on_ray(ray_cluster(*engine[1:]), *values) if engine.name == "ray" else embedder(*values)
+
+
+@functools.cache
+def ray_cluster(address: str, cpus_per_worker: float) -> RayCluster:
+    """The connection to Ray, whose workers all models of this process share.
+
+    Raises:
+        ConfigurationError: Ray is not installed, or the cluster cannot be reached.
+    """
+    from labeling_assets.services.ray_workers import RayCluster
+
+    return _closed_at_end(RayCluster(address, cpus_per_worker))
+
+
+@functools.cache
+def _vision_model_on_ray(cluster: RayCluster) -> VisionModel:
+    from labeling_assets.services.ray_engine import RayVisionModel
+    from labeling_assets.services.vision.embedded import EmbeddedVisionModel
+
+    return _closed_at_end(RayVisionModel(cluster, EmbeddedVisionModel, (1,)))
+
+
+@functools.cache
+def _embedder_on_ray(cluster: RayCluster, name: str, device: str, *others: Hashable) -> Embedder:
+    from labeling_assets.services.ray_engine import RayEmbedder
+
+    may_use_gpu = name != "embedded" and device.startswith(("auto", "cuda"))
+    # Ray shows a worker its own GPU alone, whose number is 0 there.
+    values = (name, device.partition(":")[0], *others)
+    return _closed_at_end(RayEmbedder(cluster, embedder, values, on_gpu=may_use_gpu))
 
 
 @functools.cache
@@ -166,7 +183,9 @@ def vector_store(
 
 def close_services() -> None:
     """Close every service of this process, last made first, and forget it; called at exit."""
-    for factory in (product_database, image_store, ray_cluster, vision_model, embedder, vector_store):
+    for factory in (product_database, image_store, vision_model, embedder, vector_store):
+        factory.cache_clear()
+    for factory in (ray_cluster, _vision_model_on_ray, _embedder_on_ray):
         factory.cache_clear()
     _kept.close()
 
@@ -221,13 +240,12 @@ class Services:
             settings.vision_slots,
             settings.vision_timeout_seconds,
             settings.vision_context_tokens,
-            LOCAL,
         )
 
     @property
     def embedder(self) -> Embedder:
         """See `embedder`."""
-        return embedder(self._settings.embedder, self._settings.device, self._settings.dtype, LOCAL)
+        return embedder(self._settings.embedder, self._settings.device, self._settings.dtype)
 
     @property
     def vector_store(self) -> MilvusStore:

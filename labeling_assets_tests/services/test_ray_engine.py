@@ -255,10 +255,12 @@ def terminated(*_):
     raise SystemExit(7)
 
 signal.signal(signal.SIGTERM, terminated)
-embedder = connect.embedder("embedded", "auto", "auto", connect.Engine("ray", "", float(os.cpu_count() or 1)))
+embedder = connect.embedder_on(connect.Engine("ray", "", float(os.cpu_count() or 1)), "embedded", "auto", "auto")
 print(embedder.workers, embedder.embed_texts(["mug"]).shape)
 assert signal.getsignal(signal.SIGTERM) is terminated, "Ray leaves the handler of the run as it is"
 import ray
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
+assert is_token_auth_enabled(), "nobody else may send it code"
 print(ray._private.worker._global_node.get_session_dir_path(), file=sys.stderr)
 """
 
@@ -289,11 +291,11 @@ ENGINE = connect.Engine("ray", "", 1.0)
 
 
 def test_models_that_compute_are_on_ray_and_share_its_workers(cluster: RayCluster) -> None:
-    embedder = connect.embedder("embedded", "auto", "auto", ENGINE)
-    model = connect.vision_model("embedded", "", (), "", 1, 5.0, 0, ENGINE)
+    embedder = connect.embedder_on(ENGINE, "embedded", "auto", "auto")
+    model = connect.vision_model_on(ENGINE, "embedded", "", (), "", 1, 5.0, 0)
     assert isinstance(embedder, RayEmbedder)
     assert isinstance(model, RayVisionModel)
-    assert embedder is connect.embedder("embedded", "auto", "auto", ENGINE)
+    assert embedder is connect.embedder_on(ENGINE, "embedded", "auto", "auto")
     assert embedder._workers is model._workers is cluster.workers(on_gpu=False)
     assert (embedder.workers, model.slots) == (2, 2)
     assert model.name == EmbeddedVisionModel(1).name
@@ -302,12 +304,8 @@ def test_models_that_compute_are_on_ray_and_share_its_workers(cluster: RayCluste
 
 def test_models_on_a_server_are_asked_from_here(cluster: RayCluster) -> None:
     with OllamaServer() as server:
-        model = connect.vision_model("ollama", "qwen2.5vl:latest", (server.url,), "", 1, 5.0, 0, ENGINE)
+        model = connect.vision_model_on(ENGINE, "ollama", "qwen2.5vl:latest", (server.url,), "", 1, 5.0, 0)
         assert isinstance(model, OllamaVisionModel)
-
-
-def test_the_local_engine_leaves_ray_alone() -> None:
-    assert isinstance(connect.embedder("embedded", "auto", "auto", connect.LOCAL), EmbeddedEmbedder)
 
 
 @pytest.mark.parametrize(("engine", "kind"), [("local", EmbeddedEmbedder), ("ray", RayEmbedder)])

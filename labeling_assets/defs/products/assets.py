@@ -308,7 +308,7 @@ def clip_vectors(
         store, model, engine = image_store.get(), embedder.get(), product_database.get().engine
 
         def embed(day: dt.date) -> DayResult:
-            labels, cached = stage.read("qwen_labels", day), CachedEmbedder(model, engine, embedder.batch)
+            labels, cached = stage.read("qwen_labels", day), CachedEmbedder(model, engine)
             products = list(from_table(labels, LabeledProduct))
             descriptions = cached.embed_texts([row.description for row in products])
             images, errors = cached.embed_images([str(row.image_sha256) for row in products], store.model_image)
