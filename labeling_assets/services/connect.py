@@ -185,8 +185,8 @@ def close_services() -> None:
     """Close every service of this process, last made first, and forget it; called at exit."""
     for factory in (product_database, image_store, vision_model, embedder, vector_store):
         factory.cache_clear()
-    for factory in (ray_cluster, _vision_model_on_ray, _embedder_on_ray):
-        factory.cache_clear()
+    for on_ray in (ray_cluster, _vision_model_on_ray, _embedder_on_ray):
+        on_ray.cache_clear()
     _kept.close()
 
 
