@@ -92,10 +92,14 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
     price_prompt_tokens: float = 0.0
     price_output_tokens: float = 0.0
     price_gpu_hour: float = 0.0
+    engine: str = "local"
+    ray_address: str = ""
+    ray_cpus_per_worker: float = 1.0
 
     def get(self) -> VisionModel:
         """The model; loaded once a process."""
-        return connect.vision_model(
+        return connect.vision_model_on(
+            connect.Engine(self.engine, self.ray_address, self.ray_cpus_per_worker),
             self.backend,
             self.model,
             tuple(self.hosts),
@@ -135,10 +139,14 @@ class EmbedderResource(dg.ConfigurableResource[Embedder]):
     name: str
     device: str
     dtype: str
+    engine: str = "local"
+    ray_address: str = ""
+    ray_cpus_per_worker: float = 1.0
 
     def get(self) -> Embedder:
         """The embedder; loaded once a process."""
-        return connect.embedder(self.name, self.device, self.dtype)
+        engine = connect.Engine(self.engine, self.ray_address, self.ray_cpus_per_worker)
+        return connect.embedder_on(engine, self.name, self.device, self.dtype)
 
 
 class VectorStoreResource(dg.ConfigurableResource[MilvusStore]):
@@ -197,7 +205,12 @@ def default_resources(settings: Settings) -> dict[str, Any]:
         url=dg.EnvVar("LABELING_POSTGRES_URL"), source_table=settings.source_table, timezone=settings.timezone
     )
     storage = StorageResource(root=settings.storage_root)
-    embedder = EmbedderResource(name=settings.embedder, device=settings.device, dtype=settings.dtype)
+    engine: dict[str, Any] = {
+        "engine": settings.engine,
+        "ray_address": settings.ray_address or "",
+        "ray_cpus_per_worker": settings.ray_cpus_per_worker,
+    }
+    embedder = EmbedderResource(name=settings.embedder, device=settings.device, dtype=settings.dtype, **engine)
     return {
         "product_database": product_database,
         "image_store": ImageStoreResource(
@@ -219,6 +232,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             price_prompt_tokens=settings.prices.prompt_tokens,
             price_output_tokens=settings.prices.output_tokens,
             price_gpu_hour=settings.prices.gpu_hour,
+            **engine,
         ),
         "embedder": embedder,
         "vector_store": VectorStoreResource(

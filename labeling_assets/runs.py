@@ -34,8 +34,8 @@ from labeling_assets.services.connect import Services
 from labeling_assets.services.day_state import DayFailures
 from labeling_assets.services.day_tables import read_day
 from labeling_assets.services.images.files import open_root
+from labeling_assets.services.pipeline import finish_requests
 from labeling_assets.services.quarantine import Quarantine
-from labeling_assets.services.vision.slots import finish_requests
 from labeling_assets.settings import Settings
 
 WATCH_SECONDS = 0.5

@@ -9,7 +9,8 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
 from labeling_assets.errors import ConfigurationError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from labeling_assets.services.embedding import Embedder, EmbedderIdentity
     from labeling_assets.services.images.store import ImageStore
     from labeling_assets.services.milvus import MilvusStore
+    from labeling_assets.services.ray_workers import RayCluster
     from labeling_assets.services.vision import VisionModel
 
 
@@ -115,6 +117,61 @@ def embedder(name: str, device: str, dtype: str) -> Embedder:
     return _closed_at_end(EmbeddedEmbedder())
 
 
+class Engine(NamedTuple):
+    """Where the models of a stage compute.
+
+    Attributes:
+        name: `local`, in this process, or `ray`.
+        ray_address: Address of the Ray cluster; empty: one on this machine.
+        ray_cpus_per_worker: CPUs of a Ray worker without a GPU.
+    """
+
+    name: str
+    ray_address: str
+    ray_cpus_per_worker: float
+
+
+def vision_model_on(engine: Engine, *values: Hashable) -> VisionModel:
+    """The vision model of `vision_model(*values)`; on Ray, where that is the engine, unless a server computes it."""
+    is_on_ray = engine.name == "ray" and values[0] == "embedded"
+    return _vision_model_on_ray(ray_cluster(*engine[1:])) if is_on_ray else vision_model(*values)
+
+
+def embedder_on(engine: Engine, *values: Hashable) -> Embedder:
+    """The embedder of `embedder(*values)`, in this process or on Ray."""
+    return _embedder_on_ray(ray_cluster(*engine[1:]), *values) if engine.name == "ray" else embedder(*values)
+
+
+@functools.cache
+def ray_cluster(address: str, cpus_per_worker: float) -> RayCluster:
+    """The connection to Ray, whose workers all models of this process share.
+
+    Raises:
+        ConfigurationError: Ray is not installed, or the cluster cannot be reached.
+    """
+    from labeling_assets.services.ray_workers import RayCluster
+
+    return _closed_at_end(RayCluster(address, cpus_per_worker))
+
+
+@functools.cache
+def _vision_model_on_ray(cluster: RayCluster) -> VisionModel:
+    from labeling_assets.services.ray_engine import RayVisionModel
+    from labeling_assets.services.vision.embedded import EmbeddedVisionModel
+
+    return _closed_at_end(RayVisionModel(cluster, EmbeddedVisionModel, (1,)))
+
+
+@functools.cache
+def _embedder_on_ray(cluster: RayCluster, name: str, device: str, *others: Hashable) -> Embedder:
+    from labeling_assets.services.ray_engine import RayEmbedder
+
+    may_use_gpu = name != "embedded" and device.startswith(("auto", "cuda"))
+    # Ray shows a worker its own GPU alone, whose number is 0 there.
+    values = (name, device.partition(":")[0], *others)
+    return _closed_at_end(RayEmbedder(cluster, embedder, values, on_gpu=may_use_gpu))
+
+
 @functools.cache
 def vector_store(
     database: ProductDatabase, uri: str, token: str, collection: str, index: str, identity: EmbedderIdentity
@@ -133,6 +190,8 @@ def close_services() -> None:
     """Close every service of this process, last made first, and forget it; called at exit."""
     for factory in (product_database, image_store, vision_model, embedder, vector_store):
         factory.cache_clear()
+    for on_ray in (ray_cluster, _vision_model_on_ray, _embedder_on_ray):
+        on_ray.cache_clear()
     _kept.close()
 
 
@@ -145,7 +204,7 @@ def _closed_at_end(service: Service) -> Service:
 
 
 class Services:
-    """The services of a home, for callers outside Dagster.
+    """The services of a home, for callers outside Dagster; models compute in this process, whatever the engine is.
 
     Args:
         settings: With all addresses filled in, as `instance.prepare` returns them.

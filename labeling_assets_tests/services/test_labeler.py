@@ -330,7 +330,7 @@ def test_an_unforeseen_error_stops_everything_and_is_not_hidden(new_labeler):
 
     with pytest.raises(KeyError, match="no such key"):
         dict(new_labeler().label_all(images.shas, read))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("vision-slot", "image-reader"))]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pipeline-")]
 
 
 @pytest.mark.parametrize("error", [GeneratorExit, KeyboardInterrupt])
@@ -345,7 +345,7 @@ def test_stopping_ends_the_threads_and_keeps_what_was_under_way(new_labeler, ser
     else:
         with pytest.raises(KeyboardInterrupt):
             labeling.throw(KeyboardInterrupt())
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("vision-slot", "image-reader"))]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pipeline-")]
     key = LabelKey(server.model.digest_of(MODEL), PROMPT_VERSION, SCHEMA_VERSION)
     assert len(ledger.get_many(images.shas, key)) == server.model.stats.calls < 40
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from labeling_assets.errors import ConfigurationError, InvalidImageError, ServiceUnavailableError, VectorError
 from labeling_assets.services.embedding import EmbedderIdentity
-from labeling_assets.services.embedding.cached import IMAGE_BATCH, OPEN_AHEAD, TEXT_BATCH, CachedEmbedder
+from labeling_assets.services.embedding.cached import IMAGE_BATCH, TEXT_BATCH, CachedEmbedder
 from labeling_assets.services.embedding.embedded import EmbeddedEmbedder
 from labeling_assets.services.postgres import create_engine
 from labeling_assets.services.tables import vector_cache
@@ -22,6 +22,8 @@ from labeling_assets.services.tables import vector_cache
 
 class CountingEmbedder:
     """Embeds texts by their words and images by their first pixel, and remembers what it was asked."""
+
+    workers = 1
 
     def __init__(self, identity: EmbedderIdentity = IDENTITY, faulty_pixel: int = -1) -> None:
         self.identity = identity
@@ -73,7 +75,7 @@ def test_a_text_is_embedded_once_in_all_runs(engine: sa.Engine) -> None:
     second = CachedEmbedder(embedder, engine)
     np.testing.assert_array_equal(second.embed_texts(["tote", "new", "cốc"])[[0, 2]], vectors[[3, 0]])
     assert (second.counts.computed, second.counts.cached) == (1, 2)
-    assert embedder.text_batches == [["cốc", "mug", "tote"], ["new"]]
+    assert embedder.text_batches == [["tote", "cốc", "mug"], ["new"]], "the longest first"
 
 
 def test_texts_and_images_are_embedded_in_batches(engine: sa.Engine) -> None:
@@ -180,7 +182,7 @@ def test_images_are_opened_a_bounded_number_ahead(engine: sa.Engine) -> None:
 
     CachedEmbedder(Slow(), engine).embed_images(shas(*range(200)), open_image)
     assert opened[0] == 200
-    assert most[0] <= OPEN_AHEAD + IMAGE_BATCH
+    assert most[0] <= 2 * IMAGE_BATCH, "one batch is computed, one is waiting"
 
 
 @pytest.mark.parametrize("content", [b"", b"123", np.zeros(DIMENSION, "<f4").tobytes(), np.ones(4, "<f4").tobytes()])
@@ -262,3 +264,67 @@ def test_the_embedded_embedder_works_through_the_cache(engine: sa.Engine) -> Non
     images, errors = cached.embed_images(["10", "200"], image_of)
     assert errors == {}
     np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, atol=1e-3)
+
+
+def test_an_embedder_chooses_its_batch_of_images_unless_it_is_set(engine: sa.Engine) -> None:
+    class Wide(CountingEmbedder):
+        def model_info(self) -> dict[str, str | int]:
+            return {"name": self.identity.name, "batch_size": 24}
+
+    chosen, forced = Wide(), Wide(EmbedderIdentity("test", "r2", "p1", DIMENSION))
+    CachedEmbedder(chosen, engine).embed_images(shas(*range(30)), image_of)
+    CachedEmbedder(forced, engine, 10).embed_images(shas(*range(30)), image_of)
+    assert [len(batch) for batch in chosen.image_batches] == [24, 6]
+    assert [len(batch) for batch in forced.image_batches] == [10, 10, 10]
+
+
+def test_texts_of_one_length_share_a_batch_and_their_order_is_restored(engine: sa.Engine) -> None:
+    embedder = CountingEmbedder()
+    texts = [f"{number:03d}{'!' * (number * 7 % 100)}" for number in range(100)]
+    vectors = CachedEmbedder(embedder, engine).embed_texts(texts)
+    np.testing.assert_array_equal(vectors, np.stack([vector(text) for text in texts]))
+    lengths = [len(text) for batch in embedder.text_batches for text in batch]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_reading_embedding_and_storing_overlap(engine: sa.Engine) -> None:
+    third_is_read, second_is_embedding, writes = threading.Event(), threading.Event(), []
+
+    def open_image(sha: str) -> Image.Image:
+        if int(sha) >= 2 * IMAGE_BATCH:
+            third_is_read.set()
+        return image_of(sha)
+
+    class Waiting(CountingEmbedder):
+        def embed_images(self, images: Sequence[Image.Image]) -> np.ndarray:
+            if len(self.image_batches) == 1:
+                second_is_embedding.set()
+                assert third_is_read.wait(30), "the third batch is read while the second is embedded"
+            return super().embed_images(images)
+
+    def before_write(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO labeling.vector_cache"):
+            writes.append(second_is_embedding.wait(30))
+
+    sa.event.listen(engine, "before_cursor_execute", before_write)
+    vectors, errors = CachedEmbedder(Waiting(), engine).embed_images(shas(*range(48)), open_image)
+    assert writes
+    assert all(writes), "the second batch is embedded while the first is written"
+    assert errors == {}
+    np.testing.assert_array_equal(vectors, np.stack([vector(str(number)) for number in range(48)]))
+
+
+def test_every_worker_of_an_embedder_is_used_and_no_row_is_mixed_up(engine: sa.Engine) -> None:
+    together = threading.Barrier(3)
+
+    class Parallel(CountingEmbedder):
+        workers = 3
+
+        def embed_images(self, images: Sequence[Image.Image]) -> np.ndarray:
+            together.wait(30)
+            return super().embed_images(images)
+
+    numbers = [number % 96 for number in range(192)]
+    vectors, errors = CachedEmbedder(Parallel(), engine).embed_images(shas(*numbers), image_of)
+    assert errors == {}
+    np.testing.assert_array_equal(vectors, np.stack([vector(str(number)) for number in numbers]))

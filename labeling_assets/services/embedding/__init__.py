@@ -44,6 +44,10 @@ class Embedder(Protocol):
     def identity(self) -> EmbedderIdentity:
         """What is stored with every vector."""
 
+    @property
+    def workers(self) -> int:
+        """Calls that it serves at once, in as many threads: 1 for one device, n for n devices."""
+
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """L2-normalised vectors of the texts; the zero vector for an empty or blank text."""
 
@@ -58,7 +62,10 @@ class Embedder(Protocol):
         """
 
     def model_info(self) -> dict[str, str | int]:
-        """Name, revision, dimension, device, dtype and licence, for metadata and `labeling doctor`."""
+        """Name, revision, dimension, device, dtype and licence, for metadata and `labeling doctor`.
+
+        Where the embedder has a best size for a batch of images on its device, it stands under `batch_size`.
+        """
 
     def close(self) -> None:
         """Release memory."""

@@ -1,16 +1,14 @@
 """Vectors by content: what an embedder has seen once it does not see again.
 
-Works with every `Embedder`, in front of the table `vector_cache`. Vectors are stored batch by batch, so that a run that
-dies half-way has lost one batch at most.
+Works with every `Embedder`, in front of the table `vector_cache`. Reading, embedding and storing overlap. Vectors are
+stored as they come, so that a run that dies half-way has lost a few batches of each device at most.
 """
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,6 +19,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from labeling_assets.errors import ConfigurationError, RowError, VectorError
 from labeling_assets.services.embedding import Embedder, EmbedderIdentity
+from labeling_assets.services.pipeline import Pipeline, Ready
 from labeling_assets.services.postgres import database_errors, waits_out_outages
 from labeling_assets.services.tables import vector_cache
 
@@ -32,12 +31,10 @@ Item = TypeVar("Item")
 
 TEXT_BATCH = 32
 IMAGE_BATCH = 16
-"""Texts and images of one call of the embedder, as the source system had them (requirement P9)."""
+"""Texts and images of one call of the embedder, as the source system had them (requirement P9); an embedder may have
+another best size for images."""
 LOOKUP_BATCH = 500
 """Contents of one query; their vectors take 2 MB at 1024 dimensions."""
-OPEN_THREADS = 4
-OPEN_AHEAD = 2 * IMAGE_BATCH
-"""Decoded images that wait at most; a 512 px image takes 0.8 MB."""
 
 STORED_TYPE = "<f4"
 UNIT_LENGTH_TOLERANCE = 1e-3
@@ -56,17 +53,28 @@ class CacheCounts:
     cached: int = 0
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a content: its vector, or why it has none."""
+
+    key: str
+    result: FloatArray | VectorError
+    is_computed: bool = True
+
+
 class CachedEmbedder:
     """An embedder with a memory in Postgres.
 
     Args:
-        embedder: Computes what is not known.
+        embedder: Computes what is not known, in as many threads as it has workers.
         engine: Engine of the database with table `labeling.vector_cache`.
+        image_batch: Images of one call of the embedder; 0: what `model_info` names as `batch_size`, else 16.
     """
 
-    def __init__(self, embedder: Embedder, engine: sa.Engine) -> None:
+    def __init__(self, embedder: Embedder, engine: sa.Engine, image_batch: int = 0) -> None:
         self._embedder = embedder
         self._engine = engine
+        self._image_batch = image_batch
         self.counts = CacheCounts()
 
     @property
@@ -89,12 +97,19 @@ class CachedEmbedder:
         keys = [f"text:{hashlib.sha256(text.encode()).hexdigest()}" if text.strip() else None for text in texts]
         positions = _positions(keys)
         vectors = np.zeros((len(texts), self.identity.dimension), dtype=np.float32)
-        for batch in _batches(self._fill_known(vectors, positions), TEXT_BATCH):
-            self.counts.computed += len(batch)
-            embedded = self._checked(
-                self._embedder.embed_texts([texts[positions[key][0]] for key in batch]), len(batch)
-            )
-            self._keep(dict(zip(batch, embedded, strict=True)), vectors, positions)
+
+        def read(key: str) -> Ready[str] | _Outcome:
+            return Ready(texts[positions[key][0]])
+
+        def embed(batch: Sequence[tuple[str, str]]) -> list[_Outcome]:
+            embedded = self._checked(self._embedder.embed_texts([text for _, text in batch]), len(batch))
+            return [_Outcome(key, vector) for (key, _), vector in zip(batch, embedded, strict=True)]
+
+        missing = self._fill_known(vectors, positions)
+        # Models pad a batch to its longest text. The longest first, so that memory which suffices for them suffices.
+        missing.sort(key=lambda key: -len(texts[positions[key][0]]))
+        pipeline = Pipeline(self._embedder.workers, read, embed, batch=TEXT_BATCH, readers=1)
+        self._compute(pipeline, missing, vectors, positions)
         return vectors
 
     def embed_images(
@@ -117,31 +132,51 @@ class CachedEmbedder:
         """
         positions = _positions([f"image:{sha}" for sha in shas])
         vectors = np.full((len(shas), self.identity.dimension), np.nan, dtype=np.float32)
-        errors: dict[int, VectorError] = {}
-        missing = self._fill_known(vectors, positions)
-        opened = _opened(missing, lambda key: open_image(key.removeprefix("image:")))
-        for batch in _batches(opened, IMAGE_BATCH):
-            images = [(key, image) for key, image in batch if not isinstance(image, VectorError)]
-            self.counts.computed += len(images)
-            outcomes = dict(batch) | self._embed_each(images)
-            failed = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, VectorError)}
-            errors.update((position, error) for key, error in failed.items() for position in positions[key])
-            embedded = {key: outcome for key, outcome in outcomes.items() if isinstance(outcome, np.ndarray)}
-            self._keep(embedded, vectors, positions)
-        return vectors, errors
 
-    def _embed_each(self, images: Sequence[tuple[str, Image.Image]]) -> dict[str, FloatArray | VectorError]:
+        def read(key: str) -> Ready[Image.Image] | _Outcome:
+            try:
+                return Ready(open_image(key.removeprefix("image:")))
+            except RowError as error:
+                return _Outcome(key, VectorError(f"The image cannot be read: {error}"), is_computed=False)
+
+        missing = self._fill_known(vectors, positions)
+        batch = self._image_batch or int(self._embedder.model_info().get("batch_size", IMAGE_BATCH))
+        pipeline = Pipeline(self._embedder.workers, read, self._embed_each, batch=batch)
+        failed = self._compute(pipeline, missing, vectors, positions)
+        return vectors, {position: error for key, error in failed.items() for position in positions[key]}
+
+    def _compute(
+        self,
+        pipeline: Pipeline[Item, _Outcome],
+        missing: Sequence[str],
+        vectors: FloatArray,
+        positions: Mapping[str, Sequence[int]],
+    ) -> dict[str, VectorError]:
+        """Store vectors and write them to the result while the next are computed; returns the errors by content."""
+        errors: dict[str, VectorError] = {}
+        try:
+            pipeline.submit(missing)
+            while pipeline.outstanding:
+                outcomes = pipeline.next_outcomes()
+                self.counts.computed += sum(outcome.is_computed for outcome in outcomes)
+                results = {outcome.key: outcome.result for outcome in outcomes}
+                errors |= {key: result for key, result in results.items() if isinstance(result, VectorError)}
+                embedded = {key: result for key, result in results.items() if isinstance(result, np.ndarray)}
+                self._keep(embedded, vectors, positions)
+        finally:
+            pipeline.stop()
+        return errors
+
+    def _embed_each(self, images: Sequence[tuple[str, Image.Image]]) -> list[_Outcome]:
         """The vector or the error of each image; a batch that fails is halved until the faulty image stands alone."""
-        if not images:
-            return {}
         try:
             vectors = self._checked(self._embedder.embed_images([image for _, image in images]), len(images))
         except VectorError as error:
             if len(images) == 1:
-                return {images[0][0]: error}
+                return [_Outcome(images[0][0], error)]
             middle = len(images) // 2
-            return self._embed_each(images[:middle]) | self._embed_each(images[middle:])
-        return {key: vector for (key, _), vector in zip(images, vectors, strict=True)}
+            return self._embed_each(images[:middle]) + self._embed_each(images[middle:])
+        return [_Outcome(key, vector) for (key, _), vector in zip(images, vectors, strict=True)]
 
     def _checked(self, vectors: FloatArray, count: int) -> FloatArray:
         if vectors.shape != (count, self.identity.dimension):
@@ -221,24 +256,3 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 def _is_unit(vector: FloatArray) -> bool:
     return bool(abs(float(np.linalg.norm(vector)) - 1) <= UNIT_LENGTH_TOLERANCE)
-
-
-def _opened(
-    keys: Iterable[str], open_image: Callable[[str], Image.Image]
-) -> Iterator[tuple[str, Image.Image | VectorError]]:
-    """Each key with its image, in order, opened a bounded number ahead of who reads them."""
-    waiting: collections.deque[tuple[str, Future[Image.Image]]] = collections.deque()
-    with ThreadPoolExecutor(OPEN_THREADS, thread_name_prefix="open-image") as pool:
-        for key in keys:
-            waiting.append((key, pool.submit(open_image, key)))
-            if len(waiting) == OPEN_AHEAD:
-                yield _result(*waiting.popleft())
-        while waiting:
-            yield _result(*waiting.popleft())
-
-
-def _result(key: str, future: Future[Image.Image]) -> tuple[str, Image.Image | VectorError]:
-    try:
-        return key, future.result()
-    except RowError as error:
-        return key, VectorError(f"The image cannot be read: {error}")

@@ -61,6 +61,11 @@ class EmbeddedEmbedder:
         """Name, digest of everything that decides the vectors, version of the code and dimension."""
         return self._identity
 
+    @property
+    def workers(self) -> int:
+        """One: it computes on the CPU."""
+        return 1
+
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Unit vectors, float32, shape (len(texts), 1024), only the text block filled; zero for a blank text.
 

@@ -28,9 +28,9 @@ from labeling_assets.products.labels import LABEL_SCHEMA, SCHEMA_VERSION, Label,
 from labeling_assets.products.prompt import Prompt, packaged_prompt
 from labeling_assets.services.claims import Claims
 from labeling_assets.services.ledger import LabelKey, LabelLedger, LedgerEntry
+from labeling_assets.services.pipeline import Later, Pipeline, Ready
 from labeling_assets.services.vision import VisionModel
 from labeling_assets.services.vision.budget import Budget
-from labeling_assets.services.vision.slots import Later, Ready, SlotPipeline
 
 LOOKUP_BATCH = 500
 """Images that are looked up in the ledger at once; at most two batches are under way."""
@@ -135,30 +135,31 @@ class Labeler:
         """
         claims = Claims(self._ledger.engine, f"label:{self._key}")
 
-        def prepare(sha: str) -> Ready | Later | _Outcome:
+        def prepare(sha: str) -> Ready[bytes] | Later | _Outcome:
             return self._prepare(sha, claims, read_jpeg)
 
-        def finished() -> tuple[str, Label | RowError]:
-            outcome = pipeline.next_outcome()
-            claims.give_up(outcome.sha)
-            return self._counted(outcome)
+        def label(images: Sequence[tuple[str, bytes]]) -> list[_Outcome]:
+            return [self._label(sha, jpeg) for sha, jpeg in images]
 
-        pipeline = SlotPipeline(self._model.slots, prepare, self._label)
+        def finished() -> Iterator[tuple[str, Label | RowError]]:
+            for outcome in pipeline.next_outcomes():
+                claims.give_up(outcome.sha)
+                yield self._counted(outcome)
+
+        pipeline = Pipeline(self._model.slots, prepare, label)
         batches, begun = self._distinct_batches(shas), list[str]()
         self._is_stopping.clear()
         try:
             for batch in batches:
                 begun += batch
                 known = self._ledger.get_many(batch, self._key)
-                for sha in batch:
-                    if sha not in known:
-                        pipeline.submit(sha)
+                pipeline.submit(sha for sha in batch if sha not in known)
                 for sha, entry in known.items():
                     yield self._counted(self._remembered(sha, entry))
                 while pipeline.outstanding > LOOKUP_BATCH:
-                    yield finished()
+                    yield from finished()
             while pipeline.outstanding:
-                yield finished()
+                yield from finished()
         except BudgetSpentError:
             pipeline.stop()  # what is under way is kept, and does not count as left
             raise self._budget.spent_error(self._count_unknown([*begun, *itertools.chain(*batches)])) from None
@@ -197,7 +198,7 @@ class Labeler:
         counts.refused += isinstance(outcome.result, RowError)
         return outcome.sha, outcome.result
 
-    def _prepare(self, sha: str, claims: Claims, read_jpeg: Callable[[str], bytes]) -> Ready | Later | _Outcome:
+    def _prepare(self, sha: str, claims: Claims, read_jpeg: Callable[[str], bytes]) -> Ready[bytes] | Later | _Outcome:
         """Claim and read an image, ahead of its slot, unless another process has labeled it since or is about to."""
         is_claimed = claims.take(sha)
         known = self._ledger.get_many([sha], self._key)
