@@ -22,6 +22,7 @@ from labeling_assets.services.day_tables import (
     write_table,
 )
 from labeling_assets.services.embedding import Embedder
+from labeling_assets.services.embedding.devices import Gpu, visible_gpus
 from labeling_assets.services.images.files import open_root
 from labeling_assets.services.images.store import ImageStore
 from labeling_assets.services.ledger import LabelLedger
@@ -99,16 +100,34 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
         )
 
 
-class EmbedderResource(dg.ConfigurableResource[Embedder]):
-    """The model that turns texts and images into vectors, and the device it runs on."""
+class GpuResource(dg.ConfigurableResource[Sequence[Gpu]]):
+    """Where models of this process compute: which device, in which number type, with how much of its memory.
 
-    name: str
+    Works without a GPU: `auto` is then the CPU.
+    """
+
     device: str
     dtype: str
+    memory_share: float
+
+    def visible_devices(self) -> Sequence[Gpu]:
+        """The GPUs that this process sees; none where there is none."""
+        return visible_gpus()
+
+
+class EmbedderResource(dg.ConfigurableResource[Embedder]):
+    """The model that turns texts and images into vectors."""
+
+    gpu: dg.ResourceDependency[GpuResource]
+    name: str
+    dimension: int
+    batch_size: int
 
     def get(self) -> Embedder:
         """The embedder; loaded once a process."""
-        return connect.embedder(self.name, self.device, self.dtype)
+        return connect.embedder(
+            self.name, self.gpu.device, self.gpu.dtype, self.dimension, self.batch_size, self.gpu.memory_share
+        )
 
 
 class VectorStoreResource(dg.ConfigurableResource[MilvusStore]):
@@ -167,7 +186,10 @@ def default_resources(settings: Settings) -> dict[str, Any]:
         url=dg.EnvVar("LABELING_POSTGRES_URL"), source_table=settings.source_table, timezone=settings.timezone
     )
     storage = StorageResource(root=settings.storage_root)
-    embedder = EmbedderResource(name=settings.embedder, device=settings.device, dtype=settings.dtype)
+    gpu = GpuResource(device=settings.device, dtype=settings.dtype, memory_share=settings.gpu_memory_share)
+    embedder = EmbedderResource(
+        gpu=gpu, name=settings.embedder, dimension=settings.embedder_dimension, batch_size=settings.embedder_batch
+    )
     return {
         "product_database": product_database,
         "image_store": ImageStoreResource(
@@ -185,6 +207,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             context_tokens=settings.vision_context_tokens,
             description_language=settings.description_language,
         ),
+        "gpu": gpu,
         "embedder": embedder,
         "vector_store": VectorStoreResource(
             product_database=product_database,

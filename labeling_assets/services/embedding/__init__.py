@@ -44,6 +44,10 @@ class Embedder(Protocol):
     def identity(self) -> EmbedderIdentity:
         """What is stored with every vector."""
 
+    @property
+    def workers(self) -> int:
+        """Calls that are served at once, one per device; more wait for each other."""
+
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """L2-normalised vectors of the texts; the zero vector for an empty or blank text."""
 
@@ -58,7 +62,11 @@ class Embedder(Protocol):
         """
 
     def model_info(self) -> dict[str, str | int]:
-        """Name, revision, dimension, device, dtype and licence, for metadata and `labeling doctor`."""
+        """What metadata and `labeling doctor` show.
+
+        Name, revision, dimension, device, dtype, batch_size (images computed at once), peak_memory_bytes (of the GPU, 0
+        without), workers and licence.
+        """
 
     def close(self) -> None:
         """Release memory."""

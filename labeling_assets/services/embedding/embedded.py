@@ -61,6 +61,11 @@ class EmbeddedEmbedder:
         """Name, digest of everything that decides the vectors, version of the code and dimension."""
         return self._identity
 
+    @property
+    def workers(self) -> int:
+        """1: it holds Python's lock most of the time."""
+        return 1
+
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Unit vectors, float32, shape (len(texts), 1024), only the text block filled; zero for a blank text.
 
@@ -99,13 +104,16 @@ class EmbeddedEmbedder:
         return vectors
 
     def model_info(self) -> dict[str, str | int]:
-        """Name, revision, dimension, device, dtype, licence, and what the vectors cannot do."""
+        """See `Embedder.model_info`; and what the vectors cannot do."""
         return {
             "name": NAME,
             "revision": self.identity.revision,
             "dimension": DIMENSION,
             "device": "cpu",
             "dtype": "float32",
+            "batch_size": 1,
+            "peak_memory_bytes": 0,
+            "workers": self.workers,
             "licence": "Apache-2.0",
             "note": "Hashed words, shapes and colours: texts find texts and images find images, never each other.",
         }
