@@ -108,10 +108,11 @@ def tiny_jina(folder: Path, *, image_size: int = 512, dimension: int = 1024, see
     """Save an ONNX graph with the inputs, outputs and file names of jina-clip-v2's export, and return its folder.
 
     The text tower averages random token vectors, the image tower projects the means of an 8 x 8 grid. As in the real
-    graph, padding (id 1) is masked inside, and both inputs are needed whichever output is asked for. The fp16 and the
-    quantised file hold the same graph.
+    graph, padding (id 1) is masked inside, and both inputs are needed whichever output is asked for. There is a full
+    file, one in fp16 with inputs and outputs in float32, and one quantised as the real one.
     """
     import onnx
+    from onnxruntime.quantization import quantize_dynamic
 
     rng = np.random.default_rng(seed)
     vocabulary = [BOS, PAD, EOS, UNK, *_bytes()]
@@ -120,10 +121,12 @@ def tiny_jina(folder: Path, *, image_size: int = 512, dimension: int = 1024, see
         "positions": rng.uniform(0, 2, (512, 1)),
         "grid": rng.standard_normal((8 * 8 * 3, dimension)),
     }
-    (folder / "onnx").mkdir(parents=True, exist_ok=True)
-    model = _jina_graph({name: value.astype(np.float32) for name, value in weights.items()}, image_size)
-    for name in ("model", "model_fp16", "model_quantized"):
-        onnx.save(model, folder / "onnx" / f"{name}.onnx")
+    files = folder / "onnx"
+    files.mkdir(parents=True, exist_ok=True)
+    for name, dtype in (("model", np.float32), ("model_fp16", np.float16)):
+        typed = {key: value.astype(dtype) for key, value in weights.items()}
+        onnx.save(_jina_graph(typed, image_size), files / f"{name}.onnx")
+    quantize_dynamic(files / "model.onnx", files / "model_quantized.onnx", op_types_to_quantize=["MatMul"])
     _byte_tokenizer(vocabulary).save(str(folder / "tokenizer.json"))
     settings = {
         "image_processor_type": "JinaCLIPImageProcessor",
@@ -208,6 +211,7 @@ def _jina_graph(weights: dict[str, np.ndarray], image_size: int) -> Any:
     from onnx import TensorProto, checker, helper, numpy_helper
 
     dimension = weights["tokens"].shape[1]
+    dtype = helper.np_dtype_to_tensor_dtype(weights["tokens"].dtype)
     constants = weights | {
         "pad": np.array(1, np.int64),
         "zero": np.array(0, np.int64),
@@ -220,7 +224,7 @@ def _jina_graph(weights: dict[str, np.ndarray], image_size: int) -> Any:
     nodes = [
         node("Equal", ["input_ids", "pad"], ["is_pad"]),
         node("Not", ["is_pad"], ["is_token"]),
-        node("Cast", ["is_token"], ["mask"], to=TensorProto.FLOAT),
+        node("Cast", ["is_token"], ["mask"], to=dtype),
         node("Unsqueeze", ["mask", "last_axis"], ["mask_3d"]),
         node("Gather", ["tokens", "input_ids"], ["embedded"]),
         # The weight of a token follows its position, so that the order of words counts.
@@ -230,11 +234,14 @@ def _jina_graph(weights: dict[str, np.ndarray], image_size: int) -> Any:
         node("Gather", ["positions", "places"], ["place_weights"]),
         node("Mul", ["embedded", "place_weights"], ["placed"]),
         node("Mul", ["placed", "mask_3d"], ["masked"]),
-        node("ReduceSum", ["masked", "sequence_axis"], ["text_embeddings"], keepdims=0),
+        node("ReduceSum", ["masked", "sequence_axis"], ["text_sums"], keepdims=0),
+        node("Cast", ["text_sums"], ["text_embeddings"], to=TensorProto.FLOAT),
         node("LpNormalization", ["text_embeddings"], ["l2norm_text_embeddings"], axis=-1, p=2),
         node("AveragePool", ["pixel_values"], ["cells"], kernel_shape=[cell, cell], strides=[cell, cell]),
         node("Flatten", ["cells"], ["flat"]),
-        node("MatMul", ["flat", "grid"], ["image_embeddings"]),
+        node("Cast", ["flat"], ["typed"], to=dtype),
+        node("MatMul", ["typed", "grid"], ["projected"]),
+        node("Cast", ["projected"], ["image_embeddings"], to=TensorProto.FLOAT),
         node("LpNormalization", ["image_embeddings"], ["l2norm_image_embeddings"], axis=-1, p=2),
     ]
     outputs = {"text_embeddings": "texts", "image_embeddings": "images"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeling_assets.errors import ConfigurationError
-from labeling_assets.services.embedding.batches import first_line, is_out_of_memory
+from labeling_assets.services.embedding.batches import first_line, is_dtype_error, is_out_of_memory
 from labeling_assets.services.embedding.devices import cpu_threads, index_of, kind_of, used_memory_bytes, visible_gpus
 from labeling_assets.services.embedding.pictures import CLIP_MEAN, CLIP_STD, ByteArray, ImagePreparation
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from labeling_assets.services.embedding.hub import ModelFiles
 
 FloatArray = npt.NDArray[np.float32]
+
+_log = logging.getLogger(__name__)
 
 PREPROCESSING_VERSION = "1"
 """Raise it with any change of code that can change a vector."""
@@ -91,7 +94,14 @@ class JinaTowers:
         self._memory_share = memory_share
         self._memory_before = used_memory_bytes(index_of(device)) if kind_of(device) == "cuda" else 0
         self._peak_memory_bytes = 0
-        self._load(jina_dtype(dtype, device))
+        wanted = jina_dtype(dtype, device)
+        try:
+            self._load(wanted)
+        except ConfigurationError as error:
+            if wanted == "float32" or not is_dtype_error(error):
+                raise
+            _log.warning("The %s file does not run on %s (%s); the full one is used.", wanted, device, error.message)
+            self._load("float32")
 
     @property
     def max_batch_size(self) -> int | None:
