@@ -20,8 +20,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from benchmarks.measure import print_result
+
+if TYPE_CHECKING:
+    import torch
 
 REPEATS = 5
 SECONDS_A_REPEAT = 0.5
@@ -149,7 +153,7 @@ class Bench:
             torch.cuda.synchronize()
 
 
-def build(shape: VisionTower) -> Callable[..., object]:
+def build(shape: VisionTower) -> torch.nn.Module:
     """The tower with random weights: patches, layers of attention and feed-forward, and the mean of the tokens."""
     import torch
     from torch import nn
@@ -176,7 +180,8 @@ def build(shape: VisionTower) -> Callable[..., object]:
                 inner = functional.silu(gate) * inner
             else:
                 inner = functional.gelu(inner, approximate="tanh")
-            return states + self.outer(inner)
+            result: torch.Tensor = states + self.outer(inner)
+            return result
 
     class Tower(nn.Module):
         def __init__(self) -> None:
@@ -189,7 +194,8 @@ def build(shape: VisionTower) -> Callable[..., object]:
             states = self.patches(pixels).flatten(2).transpose(1, 2) + self.positions
             for layer in self.layers:
                 states = layer(states)
-            return functional.normalize(states.mean(dim=1).float(), dim=-1)
+            unit: torch.Tensor = functional.normalize(states.mean(dim=1).float(), dim=-1)
+            return unit
 
     return Tower()
 

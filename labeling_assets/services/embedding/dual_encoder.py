@@ -176,6 +176,7 @@ def _loaded(folder: Path, dtype: str, device: Any) -> tuple[Any, Any]:  # noqa: 
     import torch
     from transformers import AutoModel, AutoProcessor
 
+    untyped: Any = AutoProcessor
     try:
         # Its attention is `sdpa` wherever the architecture has it: that is the default.
         model = AutoModel.from_pretrained(
@@ -185,7 +186,7 @@ def _loaded(folder: Path, dtype: str, device: Any) -> tuple[Any, Any]:  # noqa: 
             local_files_only=True,
             trust_remote_code=False,
         )
-        processor = AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=True, trust_remote_code=False)
+        processor = untyped.from_pretrained(folder, backend="pil", local_files_only=True, trust_remote_code=False)
         model = model.eval().to(device)
     except Exception as error:  # a broken checkpoint shows in errors of many libraries
         if is_out_of_memory(error):

@@ -1,7 +1,8 @@
 """Where the files of a model are: a folder of the user's, or a download from the Hugging Face Hub, and their digest.
 
-A download is resumed where it broke off, and its size is said beforehand. What is already here is used without asking
-the network. Nothing of a model is executed: only weights, tokenizers and settings are fetched.
+The size of a download is said beforehand. It goes on where the connection breaks off; a process that is killed loses
+the file at work, not the finished ones. What is already here is used without asking the network. Nothing of a model is
+executed: only weights, tokenizers and settings are fetched.
 """
 
 from __future__ import annotations
@@ -93,30 +94,37 @@ def _present(model: str, revision: str, patterns: Sequence[str]) -> Path | None:
 
 def _downloaded(model: str, revision: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     wanted = list(patterns)
     try:
         files = snapshot_download(model, revision=revision or None, allow_patterns=wanted, dry_run=True)
-        size = sum(file.file_size for file in files if file.will_download)
+        size = sum(file.file_size or 0 for file in files if file.will_download)
         _log.info("Downloading %s of %s from the Hugging Face Hub, once.", _readable(size), model)
         return Path(snapshot_download(model, revision=revision or None, allow_patterns=wanted))
-    except GatedRepoError as error:
-        raise ConfigurationError(
+    except Exception as error:  # several libraries are at work below, each with errors of its own
+        raise _explained(error, model, revision) from error
+
+
+def _explained(error: Exception, model: str, revision: str) -> ConfigurationError:
+    from huggingface_hub.errors import DryRunError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    # The library tells of a dry run that it failed, and has the reason behind.
+    reason = error.__cause__ if isinstance(error, DryRunError) and error.__cause__ else error
+    if isinstance(reason, GatedRepoError):
+        return ConfigurationError(
             f"{model} is only given to those who accepted its terms.",
             "Accept them on its page at huggingface.co, and set HF_TOKEN.",
-        ) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        )
+    if isinstance(reason, RepositoryNotFoundError | RevisionNotFoundError):
         at = f" at revision {revision}" if revision else ""
-        raise ConfigurationError(
+        return ConfigurationError(
             f"The Hugging Face Hub has no model {model}{at}.",
             "Correct LABELING_EMBEDDER; a private one needs HF_TOKEN.",
-        ) from error
-    except Exception as error:  # several libraries are at work below, each with errors of its own
-        raise ConfigurationError(
-            f"{model} is not on this machine and cannot be downloaded: {first_line(error)}",
-            "Go online once, or copy the model here and set LABELING_EMBEDDER to its folder.",
-        ) from error
+        )
+    return ConfigurationError(
+        f"{model} is not on this machine and cannot be downloaded: {first_line(reason)}",
+        "Go online once, or copy the model here and set LABELING_EMBEDDER to its folder.",
+    )
 
 
 def files_digest(folder: Path, patterns: Sequence[str]) -> str:

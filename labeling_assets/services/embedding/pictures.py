@@ -76,8 +76,8 @@ class ImagePreparation:
         Args:
             pixels: Arrays of `pixels`.
         """
-        scale = np.float32(1 / 255) / np.asarray(self.std, np.float32)
-        shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
+        scale: FloatArray = np.float32(1 / 255) / np.asarray(self.std, np.float32)
+        shift: FloatArray = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
         values = np.stack(pixels).transpose(0, 3, 1, 2).astype(np.float32)
         values *= scale[:, None, None]
         values -= shift[:, None, None]
