@@ -23,6 +23,7 @@ from labeling_assets.services.day_tables import (
     write_table,
 )
 from labeling_assets.services.embedding import Embedder
+from labeling_assets.services.embedding.devices import Gpu, visible_gpus
 from labeling_assets.services.images.files import open_root
 from labeling_assets.services.images.store import ImageStore
 from labeling_assets.services.ledger import LabelLedger
@@ -76,9 +77,32 @@ class ImageStoreResource(dg.ConfigurableResource[ImageStore]):
         return connect.image_store(self.product_database.get(), self.root, hosts)
 
 
+class GpuResource(dg.ConfigurableResource[Sequence[Gpu]]):
+    """Where models compute: in this process or on Ray; on which device, in which number type, in how much memory.
+
+    Works without a GPU: `auto` is then the CPU.
+    """
+
+    device: str
+    dtype: str
+    memory_share: float
+    engine: str = "local"
+    ray_address: str = ""
+    ray_cpus_per_worker: float = 1.0
+
+    def visible_devices(self) -> Sequence[Gpu]:
+        """The GPUs that this process sees; none where there is none."""
+        return visible_gpus()
+
+    def compute_engine(self) -> connect.Engine:
+        """This process or the Ray cluster."""
+        return connect.Engine(self.engine, self.ray_address, self.ray_cpus_per_worker)
+
+
 class VisionModelResource(dg.ConfigurableResource[VisionModel]):
     """The model that labels images."""
 
+    gpu: dg.ResourceDependency[GpuResource]
     backend: str
     model: str
     hosts: list[str]
@@ -92,14 +116,11 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
     price_prompt_tokens: float = 0.0
     price_output_tokens: float = 0.0
     price_gpu_hour: float = 0.0
-    engine: str = "local"
-    ray_address: str = ""
-    ray_cpus_per_worker: float = 1.0
 
     def get(self) -> VisionModel:
         """The model; loaded once a process."""
         return connect.vision_model_on(
-            connect.Engine(self.engine, self.ray_address, self.ray_cpus_per_worker),
+            self.gpu.compute_engine(),
             self.backend,
             self.model,
             tuple(self.hosts),
@@ -134,19 +155,24 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
 
 
 class EmbedderResource(dg.ConfigurableResource[Embedder]):
-    """The model that turns texts and images into vectors, and the device it runs on."""
+    """The model that turns texts and images into vectors."""
 
+    gpu: dg.ResourceDependency[GpuResource]
     name: str
-    device: str
-    dtype: str
-    engine: str = "local"
-    ray_address: str = ""
-    ray_cpus_per_worker: float = 1.0
+    dimension: int
+    batch_size: int
 
     def get(self) -> Embedder:
         """The embedder; loaded once a process."""
-        engine = connect.Engine(self.engine, self.ray_address, self.ray_cpus_per_worker)
-        return connect.embedder_on(engine, self.name, self.device, self.dtype)
+        return connect.embedder_on(
+            self.gpu.compute_engine(),
+            self.name,
+            self.gpu.device,
+            self.gpu.dtype,
+            self.dimension,
+            self.batch_size,
+            self.gpu.memory_share,
+        )
 
 
 class VectorStoreResource(dg.ConfigurableResource[MilvusStore]):
@@ -205,12 +231,17 @@ def default_resources(settings: Settings) -> dict[str, Any]:
         url=dg.EnvVar("LABELING_POSTGRES_URL"), source_table=settings.source_table, timezone=settings.timezone
     )
     storage = StorageResource(root=settings.storage_root)
-    engine: dict[str, Any] = {
-        "engine": settings.engine,
-        "ray_address": settings.ray_address or "",
-        "ray_cpus_per_worker": settings.ray_cpus_per_worker,
-    }
-    embedder = EmbedderResource(name=settings.embedder, device=settings.device, dtype=settings.dtype, **engine)
+    gpu = GpuResource(
+        device=settings.device,
+        dtype=settings.dtype,
+        memory_share=settings.gpu_memory_share,
+        engine=settings.engine,
+        ray_address=settings.ray_address or "",
+        ray_cpus_per_worker=settings.ray_cpus_per_worker,
+    )
+    embedder = EmbedderResource(
+        gpu=gpu, name=settings.embedder, dimension=settings.embedder_dimension, batch_size=settings.embedder_batch
+    )
     return {
         "product_database": product_database,
         "image_store": ImageStoreResource(
@@ -219,6 +250,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             allowed_private_hosts=",".join(settings.allow_private_image_hosts),
         ),
         "vision_model": VisionModelResource(
+            gpu=gpu,
             backend=settings.vision_backend,
             model=settings.vision_model,
             hosts=list(settings.vision_hosts),
@@ -232,8 +264,8 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             price_prompt_tokens=settings.prices.prompt_tokens,
             price_output_tokens=settings.prices.output_tokens,
             price_gpu_hour=settings.prices.gpu_hour,
-            **engine,
         ),
+        "gpu": gpu,
         "embedder": embedder,
         "vector_store": VectorStoreResource(
             product_database=product_database,

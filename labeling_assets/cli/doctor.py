@@ -48,6 +48,7 @@ def examine(settings: Settings) -> list[Finding]:
     from labeling_assets import instance
     from labeling_assets.embedded import stack
     from labeling_assets.services.connect import Services
+    from labeling_assets.services.embedding.devices import describe_gpus
 
     findings = []
     try:
@@ -61,6 +62,7 @@ def examine(settings: Settings) -> list[Finding]:
         "Dagster storage": _dagster_storage,
         "storage": lambda: _storage(settings),
         "vision model": lambda: _vision_model(services),
+        "GPU": describe_gpus,
         "embedder": lambda: ", ".join(f"{name} {value}" for name, value in services.embedder.model_info().items()),
         "Milvus": lambda: _milvus(services),
     }

@@ -96,25 +96,17 @@ def vision_model(
 
 
 @functools.cache
-def embedder(name: str, device: str, dtype: str) -> Embedder:
+def embedder(
+    name: str, device: str, dtype: str, dimension: int = 0, batch_size: int = 0, memory_share: float = 1.0
+) -> Embedder:
     """The embedder of a name.
 
     Raises:
-        ConfigurationError: This release has no such embedder, or it does not run on the device.
+        ConfigurationError: There is no such embedder, or it does not run on the device.
     """
-    if name != "embedded":
-        raise ConfigurationError(
-            f"LABELING_EMBEDDER is {name!r}, which this release does not have yet.",
-            "Unset it, or set it to `embedded`.",
-        )
-    if device not in ("auto", "cpu") or dtype not in ("auto", "float32"):
-        raise ConfigurationError(
-            f"The embedded embedder computes in float32 on the CPU, not in {dtype} on {device}.",
-            "Unset LABELING_DEVICE and LABELING_DTYPE.",
-        )
-    from labeling_assets.services.embedding.embedded import EmbeddedEmbedder
+    from labeling_assets.services.embedding.loading import load_embedder
 
-    return _closed_at_end(EmbeddedEmbedder())
+    return _closed_at_end(load_embedder(name, device, dtype, dimension, batch_size, memory_share))
 
 
 class Engine(NamedTuple):
@@ -257,7 +249,15 @@ class Services:
     @property
     def embedder(self) -> Embedder:
         """See `embedder`."""
-        return embedder(self._settings.embedder, self._settings.device, self._settings.dtype)
+        settings = self._settings
+        return embedder(
+            settings.embedder,
+            settings.device,
+            settings.dtype,
+            settings.embedder_dimension,
+            settings.embedder_batch,
+            settings.gpu_memory_share,
+        )
 
     @property
     def vector_store(self) -> MilvusStore:

@@ -19,6 +19,7 @@ from labeling_assets.defs.platform import healing as definitions
 from labeling_assets.defs.products import partitions, run_requests
 from labeling_assets.resources import (
     EmbedderResource,
+    GpuResource,
     ProductDatabaseResource,
     StorageResource,
     VectorStoreResource,
@@ -55,7 +56,9 @@ def platform(engine: sa.Engine, postgres_url: str, milvus_uri: str, tmp_path: Pa
     database = ProductDatabaseResource(url=postgres_url, source_table=TABLE, timezone=ZONE.key)
     vector_store = VectorStoreResource(
         product_database=database,
-        embedder=EmbedderResource(name="embedded", device="auto", dtype="auto"),
+        embedder=EmbedderResource(
+            gpu=GpuResource(device="auto", dtype="auto", memory_share=1), name="embedded", dimension=0, batch_size=0
+        ),
         uri=milvus_uri,
         token="",
         collection=f"test_{uuid.uuid4().hex}",

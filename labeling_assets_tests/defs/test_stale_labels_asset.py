@@ -16,7 +16,7 @@ from labeling_assets.defs.platform.stale_labels import stale_labels
 from labeling_assets.products.labels import SCHEMA_VERSION
 from labeling_assets.products.prompt import PROMPT_VERSION
 from labeling_assets.products.records import LabeledProduct, to_table
-from labeling_assets.resources import StorageResource, VisionModelResource
+from labeling_assets.resources import GpuResource, StorageResource, VisionModelResource
 from labeling_assets.services.connect import close_services
 from labeling_assets.services.day_tables import write_table
 from labeling_assets_tests.services.milvus_samples import product
@@ -52,6 +52,7 @@ def write_day(root: Path, day: dt.date, *digests: str) -> None:
 def materialize(root: Path, url: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Metadata of a run of the asset, and of its observations by day."""
     model = VisionModelResource(
+        gpu=GpuResource(device="auto", dtype="auto", memory_share=1),
         backend="ollama",
         model=MODEL,
         hosts=[url],

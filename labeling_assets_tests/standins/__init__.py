@@ -1,1 +1,1 @@
-"""Servers that speak the real protocols of outside systems which do not run here, with faults by setting."""
+"""Servers that speak the real protocols of outside systems, with faults by setting, and tiny models for real ones."""

@@ -111,6 +111,8 @@ def vectors(table: pa.Table, embedder: CachedEmbedder, thumbnail: Thumbnail) -> 
     """Of `clip_vectors`."""
     return {
         "embedder": embedder.identity.key,
+        # In every materialization, or Dagster's plots have gaps; an embedder without a device has no figures of one.
+        **dict.fromkeys(("embedder_batch_size", "embedder_peak_memory_bytes", "embedder_workers"), 0),
         **{f"embedder_{name}": value for name, value in embedder.model_info().items()},
         "vectors_computed": embedder.counts.computed,
         "vectors_from_cache": embedder.counts.cached,

@@ -46,7 +46,7 @@ class Embedder(Protocol):
 
     @property
     def workers(self) -> int:
-        """Calls that it serves at once, in as many threads: 1 for one device, n for n devices."""
+        """Calls that are served at once, one per device; more wait for each other."""
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """L2-normalised vectors of the texts; the zero vector for an empty or blank text."""
@@ -62,9 +62,10 @@ class Embedder(Protocol):
         """
 
     def model_info(self) -> dict[str, str | int]:
-        """Name, revision, dimension, device, dtype and licence, for metadata and `labeling doctor`.
+        """What metadata and `labeling doctor` show.
 
-        Where the embedder has a best size for a batch of images on its device, it stands under `batch_size`.
+        Name, revision, dimension, device, dtype, batch_size (images computed at once), peak_memory_bytes (of the GPU, 0
+        without), workers and licence.
         """
 
     def close(self) -> None:

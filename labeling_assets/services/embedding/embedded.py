@@ -63,7 +63,7 @@ class EmbeddedEmbedder:
 
     @property
     def workers(self) -> int:
-        """One: it computes on the CPU."""
+        """1: it holds Python's lock most of the time."""
         return 1
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
@@ -104,13 +104,16 @@ class EmbeddedEmbedder:
         return vectors
 
     def model_info(self) -> dict[str, str | int]:
-        """Name, revision, dimension, device, dtype, licence, and what the vectors cannot do."""
+        """See `Embedder.model_info`; and what the vectors cannot do."""
         return {
             "name": NAME,
             "revision": self.identity.revision,
             "dimension": DIMENSION,
             "device": "cpu",
             "dtype": "float32",
+            "batch_size": 1,
+            "peak_memory_bytes": 0,
+            "workers": self.workers,
             "licence": "Apache-2.0",
             "note": "Hashed words, shapes and colours: texts find texts and images find images, never each other.",
         }

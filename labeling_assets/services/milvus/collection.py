@@ -28,7 +28,10 @@ from labeling_assets.services.milvus.schema import (
 logger = logging.getLogger(__name__)
 ALIAS_SUFFIX = "_live"
 INDEX_TYPES = ("auto", "FLAT", "IVF_FLAT", "HNSW")
-REMEDY = "Restore the setting, or set LABELING_MILVUS_COLLECTION to a new name and run the days again; labels are kept."
+REMEDY = (
+    "Restore LABELING_EMBEDDER, LABELING_EMBEDDER_DIMENSION and LABELING_DTYPE, or re-index: set "
+    "LABELING_MILVUS_COLLECTION to a new name and run the days again; labels are kept."
+)
 _COMPARED = {EMBEDDER_PROPERTY: "embedder", DIMENSION_PROPERTY: "dimension", SCHEMA_PROPERTY: "schema"}
 
 
