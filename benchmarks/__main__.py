@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-BENCHMARKS = ("label_stage", "milvus_stage", "whole_day", "memory", "source_fingerprint")
+BENCHMARKS = ("label_stage", "milvus_stage", "whole_day", "memory", "source_fingerprint", "perceptual_hash")
 RESULT = "RESULT "
 
 

@@ -26,6 +26,7 @@ from labeling_assets.services.images.files import open_root
 from labeling_assets.services.images.store import ImageStore
 from labeling_assets.services.ledger import LabelLedger
 from labeling_assets.services.milvus import MilvusStore
+from labeling_assets.services.near_duplicates import NearDuplicates
 from labeling_assets.services.postgres import ProductDatabase
 from labeling_assets.services.quarantine import Quarantine
 from labeling_assets.services.source_days import SourceDays
@@ -67,11 +68,16 @@ class ImageStoreResource(dg.ConfigurableResource[ImageStore]):
     product_database: dg.ResourceDependency[ProductDatabaseResource]
     root: str
     allowed_private_hosts: str
+    near_duplicate_bits: int
 
     def get(self) -> ImageStore:
         """The service."""
         hosts = tuple(filter(None, self.allowed_private_hosts.split(",")))
         return connect.image_store(self.product_database.get(), self.root, hosts)
+
+    def near_duplicates(self) -> NearDuplicates:
+        """The near duplicates among all images."""
+        return NearDuplicates(self.product_database.get().engine, self.near_duplicate_bits)
 
 
 class VisionModelResource(dg.ConfigurableResource[VisionModel]):
@@ -85,6 +91,7 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
     timeout_seconds: float
     context_tokens: int
     description_language: str
+    share_labels: str
 
     def get(self) -> VisionModel:
         """The model; loaded once a process."""
@@ -174,6 +181,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             product_database=product_database,
             root=settings.storage_root,
             allowed_private_hosts=",".join(settings.allow_private_image_hosts),
+            near_duplicate_bits=settings.near_duplicate_bits,
         ),
         "vision_model": VisionModelResource(
             backend=settings.vision_backend,
@@ -184,6 +192,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             timeout_seconds=settings.vision_timeout_seconds,
             context_tokens=settings.vision_context_tokens,
             description_language=settings.description_language,
+            share_labels=settings.share_labels,
         ),
         "embedder": embedder,
         "vector_store": VectorStoreResource(

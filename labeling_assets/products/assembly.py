@@ -106,6 +106,7 @@ def _labeled(product: ImagedProduct, label: Label, language: str) -> LabeledProd
         label_seconds=label.seconds,
         parse_step=label.parse_step,
         is_from_ledger=label.is_from_ledger,
+        label_shared_from=label.shared_from,
     )
 
 

@@ -120,6 +120,9 @@ class LabeledProduct(ImagedProduct):
     label_seconds: float = Field(description="Seconds the model server took.")
     parse_step: str = Field(description="How the reply was parsed: direct, fenced, embedded or repaired.")
     is_from_ledger: bool = Field(description="Whether the label was paid for earlier.")
+    label_shared_from: str | None = Field(
+        None, description="sha256 of the near duplicate that was labeled in the place of the image; null when itself."
+    )
 
 
 class EmbeddedProduct(LabeledProduct):
@@ -168,8 +171,17 @@ def to_table(records: Iterable[BaseModel], model: type[BaseModel]) -> pa.Table:
     return pa.Table.from_pylist([record.model_dump() for record in records], schema=arrow_schema(model))
 
 
+def is_required(model: type[BaseModel], name: str) -> bool:
+    """Whether a file without the column is no file of the record; files of older releases lack later columns."""
+    return model.model_fields[name].is_required()
+
+
 def from_table(table: pa.Table, model: type[Record]) -> Iterator[Record]:
-    """The rows of a table as records, batch by batch; columns that `model` does not have are left out."""
-    for batch in table.select(list(model.model_fields)).to_batches(max_chunksize=500):
+    """The rows of a table as records, batch by batch; columns that `model` does not have are left out.
+
+    A column with a default may be missing, in a file of an older release.
+    """
+    names = [name for name in model.model_fields if name in table.column_names or is_required(model, name)]
+    for batch in table.select(names).to_batches(max_chunksize=500):
         for row in batch.to_pylist():
             yield model.model_validate(row)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from upath import UPath
 
 from labeling_assets.errors import ConfigurationError, ServiceUnavailableError, VectorError
-from labeling_assets.products.records import EmbeddedProduct, LabeledProduct, arrow_schema
+from labeling_assets.products.records import EmbeddedProduct, LabeledProduct, arrow_schema, is_required
 from labeling_assets.products.vectors import DESCRIPTION_VECTOR, IMAGE_VECTOR, refuse_unusable, vector_matrix
 from labeling_assets.services.day_tables import EXTENSION, day_file, newest_rows_elsewhere, read_table
 
@@ -40,6 +40,8 @@ def read_checked(storage: UPath, asset: str, day: dt.date) -> pa.Table | None:
     except FileNotFoundError:
         return None
     for field in arrow_schema(FILES[asset]):
+        if field.name not in table.column_names and not is_required(FILES[asset], field.name):
+            continue
         if field.name not in table.column_names or table.schema.field(field.name).type != field.type:
             raise BrokenFileError(f"column {field.name} is missing or of another type")
     if strangers := [other for other in pc.unique(table["date"]).to_pylist() if other != day]:

@@ -8,7 +8,7 @@ for again, and what a failure stops. How one request is made is the backend's bu
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from labeling_assets.errors import (
@@ -50,6 +50,7 @@ class LabelCounts:
         model_seconds: Time of all requests, added up.
         refused: Distinct images without a label.
         reasked: Distinct images whose first reply could not be used.
+        shared: Distinct images that took the label of a near duplicate, see `label_sharing.py`.
     """
 
     rows: int = 0
@@ -61,6 +62,7 @@ class LabelCounts:
     model_seconds: float = 0.0
     refused: int = 0
     reasked: int = 0
+    shared: int = 0
 
 
 @dataclass
@@ -99,6 +101,16 @@ class Labeler:
         self._key = LabelKey(model.digest, PROMPT_VERSION, SCHEMA_VERSION)
         self._failures_in_a_row = 0
         self._lock = threading.Lock()
+
+    @property
+    def key(self) -> LabelKey:
+        """What besides the image decides a label of this labeler."""
+        return self._key
+
+    def known(self, shas: Collection[str]) -> dict[str, Label | LabelError]:
+        """The labels and refusals that the ledger has of the images, by sha256; nothing is asked and counted."""
+        entries = self._ledger.get_many(shas, self._key)
+        return {sha: self._result(entry, is_from_ledger=True) for sha, entry in entries.items()}
 
     def label_all(
         self, shas: Iterable[str], read_jpeg: Callable[[str], bytes]
