@@ -6,7 +6,7 @@ import datetime as dt
 import itertools
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,13 +66,16 @@ def _list_groups(settings: Settings, start: dt.date | None, end: dt.date | None,
     groups = found.groups(bits)
     console = output()
     for group in groups[:limit]:
-        console.print(f"[bold]{group.representative}[/] {_products(found.uses[group.representative])}")
+        console.print(f"[bold]{group.representative}[/] {_products(found.uses[group.representative])}", soft_wrap=True)
         for near in group.members:
-            console.print(f"    {near.distance} bits  {near.sha256} {_products(found.uses[near.sha256])}")
+            console.print(
+                f"    {near.distance} bits  {near.sha256} {_products(found.uses[near.sha256])}", soft_wrap=True
+            )
     alike = sum(len(group.members) for group in groups)
     console.print(
         f"{len(groups)} groups of near duplicates on {len(days)} days, at most {bits} bits apart; "
-        f"{alike} of {len(found.phashes)} images are near the first of their group."
+        f"{alike} of {len(found.phashes)} images are near the first of their group.",
+        soft_wrap=True,
     )
 
 
@@ -94,12 +97,14 @@ def _look_up(
     for name, phash in _hashes(engine, images):
         if isinstance(phash, ImageError):
             has_failed = True
-            console.print(f"[bold]{escape(name)}[/] [red]{escape(str(phash))}[/]")
+            console.print(f"[bold]{escape(name)}[/] [red]{escape(str(phash))}[/]", soft_wrap=True)
             continue
         hits = near_duplicates.find(phash, limit)
-        console.print(f"[bold]{escape(name)}[/] {_summary(phash, len(hits))}")
+        console.print(f"[bold]{escape(name)}[/] {_summary(phash, len(hits))}", soft_wrap=True)
         for hit in hits:
-            console.print(f"    {hit.distance} bits  {hit.sha256} {_products(uses.get(hit.sha256, []))}")
+            console.print(
+                f"    {hit.distance} bits  {hit.sha256} {_products(uses.get(hit.sha256, []))}", soft_wrap=True
+            )
     if has_failed:
         sys.exit(1)
 
@@ -138,9 +143,8 @@ def _hashes_of_files(paths: Sequence[Path]) -> Iterator[tuple[str, str | ImageEr
     for start in range(0, len(paths), FILES_AT_ONCE):
         batch = paths[start : start + FILES_AT_ONCE]
         hashes, errors = phash_bodies([path.read_bytes() for path in batch])
-        results: Mapping[int, str | ImageError] = {n: to_hex(each) for n, each in enumerate(hashes)} | errors
         for number, path in enumerate(batch):
-            yield str(path), results[number]
+            yield str(path), errors.get(number) or to_hex(hashes[number])
 
 
 def _products(uses: Sequence[ImageUse]) -> str:

@@ -82,7 +82,7 @@ class HashIndex:
                 values[band].append((number, sha256))
 
     def nearest(self, phash: str) -> Near | None:
-        """The nearest image within the bits, of equally near ones that with the smallest sha256; None for a flat hash."""
+        """The nearest image within the bits, of equally near ones the first by sha256; None for a flat hash."""
         return None if is_flat(phash) else min(self._found(phash), default=None)
 
     def _found(self, phash: str) -> Iterator[Near]:

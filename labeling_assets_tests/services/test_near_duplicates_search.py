@@ -138,9 +138,7 @@ def test_the_nearest_labeled_image_is_found_under_the_key_alone(engine: sa.Engin
     }
 
 
-@pytest.fixture
-def large_table(engine: sa.Engine) -> sa.Engine:
-    """A hundred thousand images of which the planner knows the statistics."""
+def test_searches_among_a_hundred_thousand_images_use_the_four_indexes(engine: sa.Engine) -> None:
     insert = """
         insert into labeling.images
         select encode(sha256(n::text::bytea), 'hex'), 1, 1, 1, 'JPEG', substr(md5(n::text), 1, 16), 1, 1, 1
@@ -148,19 +146,14 @@ def large_table(engine: sa.Engine) -> sa.Engine:
     with engine.begin() as connection:
         connection.execute(sa.text(insert))
         connection.execute(sa.text("analyze labeling.images"))
-    return engine
-
-
-@pytest.mark.parametrize("query", ["_FIND", "_COUNT", "_NEAREST_LABELED"])
-def test_a_search_among_many_images_uses_the_four_indexes(large_table: sa.Engine, query: str) -> None:
     values: dict[str, Any] = vars(KEY) | {"shas": [sha("a")], "phashes": [flipped()], "phash": flipped(), "limit": 9}
     values |= {"masks": [0, *(1 << bit for bit in range(16))], "bits": 7}
-    with large_table.connect() as connection:
-        lines = connection.execute(sa.text(f"explain {getattr(near_duplicates, query)}"), values).scalars()
-        plan = "\n".join(lines)
-    assert "Seq Scan on images" not in plan, plan
-    for band in (1, 2, 3, 4):
-        assert f"images_phash_band_{band}" in plan, plan
+    for query in (near_duplicates._FIND, near_duplicates._COUNT, near_duplicates._NEAREST_LABELED):
+        with engine.connect() as connection:
+            plan = "\n".join(connection.execute(sa.text(f"explain {query}"), values).scalars())
+        assert "Seq Scan on images" not in plan, plan
+        for band in (1, 2, 3, 4):
+            assert f"images_phash_band_{band}" in plan, plan
 
 
 def test_images_of_an_older_release_are_in_the_index_after_the_migration(engine: sa.Engine) -> None:

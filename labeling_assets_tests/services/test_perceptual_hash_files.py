@@ -23,7 +23,7 @@ from labeling_assets.services.images.decoding import decode
 from labeling_assets.services.images.perceptual_hash import phash_bodies
 
 BITS = 6
-PICTURES = 40
+PICTURES = 24
 
 
 def hash_of(body: bytes) -> str:
@@ -156,9 +156,9 @@ RECALL = {
     encoded_anew: 1.0,
     in_another_format: 1.0,
     half_as_large: 1.0,
-    thumbnail_sized: 0.9,
-    with_a_watermark: 0.9,
-    cropped: 0.5,
+    thumbnail_sized: 1.0,
+    with_a_watermark: 1.0,
+    cropped: 0.9,
     brighter: 0.9,
 }
 
@@ -167,18 +167,12 @@ RECALL = {
 def test_copies_of_demo_pictures_are_recognised(photos: list[Image.Image], originals: list[str], change) -> None:
     copies = [decode(change(photo))[0].phash for photo in photos]
     found = sum(distance(one, other) <= BITS for one, other in zip(originals, copies, strict=True))
-    print(
-        change.__name__,
-        found / PICTURES,
-        sorted(distance(one, other) for one, other in zip(originals, copies, strict=True)),
-    )
     assert found / PICTURES >= RECALL[change]
 
 
 def test_different_demo_pictures_are_not_taken_for_copies(originals: list[str]) -> None:
     pairs = list(itertools.combinations(originals, 2))
     wrong = sum(distance(one, other) <= BITS for one, other in pairs)
-    print(wrong, len(pairs))
     assert wrong / len(pairs) <= 0.01
 
 

@@ -34,15 +34,17 @@ def phash_bodies(
     squares = np.zeros((len(bodies), SQUARE_PX, SQUARE_PX), dtype=np.uint8)
     errors: dict[int, ImageError] = {}
 
-    def decode(position: int) -> None:
-        try:
-            squares[position] = grey_square(bodies[position])
-        except ImageError as error:
-            errors[position] = error
+    threads = threads or os.cpu_count() or 1
 
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="perceptual-hash") as pool:
-        for _ in pool.map(decode, range(len(bodies))):
-            pass
+    def decode_every_nth(first: int) -> None:
+        for position in range(first, len(bodies), threads):
+            try:
+                squares[position] = grey_square(bodies[position])
+            except ImageError as error:
+                errors[position] = error
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="perceptual-hash") as pool:
+        list(pool.map(decode_every_nth, range(threads)))
     hashes = phash_squares(squares)
     hashes[list(errors)] = 0
     return hashes, errors
