@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from milvus_samples import product
 from upath import UPath
@@ -94,6 +94,7 @@ def test_the_search_finds_what_a_full_comparison_finds(engine: sa.Engine) -> Non
     by_bits = [NearDuplicates(engine, bits) for bits in range(8)]
     flips = st.lists(st.integers(0, 63), max_size=9, unique=True)
 
+    @settings(max_examples=50)
     @given(st.sampled_from(sorted(images.values())) | st.integers(0, 2**64 - 1).map("{:016x}".format), flips)
     def finds_all(phash: str, bits_flipped: list[int]) -> None:
         asked = flipped(*bits_flipped, number=int(phash, 16))
