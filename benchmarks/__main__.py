@@ -11,7 +11,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-BENCHMARKS = ("label_stage", "two_endpoints", "milvus_stage", "whole_day", "memory", "source_fingerprint")
+BENCHMARKS = (
+    "label_stage",
+    "two_endpoints",
+    "milvus_stage",
+    "whole_day",
+    "memory",
+    "source_fingerprint",
+    "perceptual_hash",
+)
 RESULT = "RESULT "
 
 

@@ -28,6 +28,7 @@ from labeling_assets.services.images.files import open_root
 from labeling_assets.services.images.store import ImageStore
 from labeling_assets.services.ledger import LabelLedger
 from labeling_assets.services.milvus import MilvusStore
+from labeling_assets.services.near_duplicates import NearDuplicates
 from labeling_assets.services.postgres import ProductDatabase
 from labeling_assets.services.quarantine import Quarantine
 from labeling_assets.services.source_days import SourceDays
@@ -70,11 +71,16 @@ class ImageStoreResource(dg.ConfigurableResource[ImageStore]):
     product_database: dg.ResourceDependency[ProductDatabaseResource]
     root: str
     allowed_private_hosts: str
+    near_duplicate_bits: int
 
     def get(self) -> ImageStore:
         """The service."""
         hosts = tuple(filter(None, self.allowed_private_hosts.split(",")))
         return connect.image_store(self.product_database.get(), self.root, hosts)
+
+    def near_duplicates(self) -> NearDuplicates:
+        """The near duplicates among all images."""
+        return NearDuplicates(self.product_database.get().engine, self.near_duplicate_bits)
 
 
 class GpuResource(dg.ConfigurableResource[Sequence[Gpu]]):
@@ -111,6 +117,7 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
     timeout_seconds: float
     context_tokens: int
     description_language: str
+    share_labels: str
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
     price_prompt_tokens: float = 0.0
@@ -248,6 +255,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             product_database=product_database,
             root=settings.storage_root,
             allowed_private_hosts=",".join(settings.allow_private_image_hosts),
+            near_duplicate_bits=settings.near_duplicate_bits,
         ),
         "vision_model": VisionModelResource(
             gpu=gpu,
@@ -264,6 +272,7 @@ def default_resources(settings: Settings) -> dict[str, Any]:
             price_prompt_tokens=settings.prices.prompt_tokens,
             price_output_tokens=settings.prices.output_tokens,
             price_gpu_hour=settings.prices.gpu_hour,
+            share_labels=settings.share_labels,
         ),
         "gpu": gpu,
         "embedder": embedder,

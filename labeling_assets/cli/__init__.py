@@ -23,6 +23,7 @@ from labeling_assets.cli.compare import compare
 from labeling_assets.cli.deployment import code_server, init
 from labeling_assets.cli.dev import dev
 from labeling_assets.cli.doctor import doctor
+from labeling_assets.cli.duplicates import duplicates
 from labeling_assets.cli.heal import heal
 from labeling_assets.cli.metrics import metrics
 from labeling_assets.cli.output import output
@@ -74,7 +75,7 @@ def cli(*, verbose: bool) -> None:
 
 for command in (
     *(up, down, status, demo, dev, doctor, metrics),
-    *(plan, run, backfill, heal, quarantine, relabel, stale, compare, search),
+    *(plan, run, backfill, heal, quarantine, relabel, stale, duplicates, compare, search),
     *(backup, restore, init, code_server),
 ):
     cli.add_command(command)

@@ -112,6 +112,7 @@ def _labeled(product: ImagedProduct, label: Label, language: str, prices: Prices
         parse_step=label.parse_step,
         is_from_ledger=label.is_from_ledger,
         label_cost=prices.cost(label.prompt_tokens, label.output_tokens, label.seconds),
+        label_shared_from=label.shared_from,
     )
 
 

@@ -167,6 +167,7 @@ class Label:
         seconds: Time the model server took for it.
         model_calls: Requests made for it, the re-ask included.
         is_from_ledger: Whether it was paid for earlier.
+        shared_from: sha256 of the near duplicate that was labeled in the place of this image; None where it was itself.
     """
 
     labels: ProductLabels
@@ -180,6 +181,7 @@ class Label:
     seconds: float
     model_calls: int
     is_from_ledger: bool
+    shared_from: str | None = None
 
 
 def parse_reply(text: str, *, is_cut_off: bool = False) -> ParsedReply:

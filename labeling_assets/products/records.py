@@ -123,6 +123,9 @@ class LabeledProduct(ImagedProduct):
     label_cost: float = Field(
         0.0, description="Cost of the label, whenever it was paid for, at the prices of this run; 0 without prices."
     )
+    label_shared_from: str | None = Field(
+        None, description="sha256 of the near duplicate that was labeled in the place of the image; null when itself."
+    )
 
 
 class EmbeddedProduct(LabeledProduct):

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labeling_assets.products.contradictions import Contradiction, contradicting_rows
 from labeling_assets.products.labels import SCHEMA_VERSION
@@ -32,7 +33,7 @@ class ContradictingProduct:
     Attributes:
         day: Business day.
         id_sanpham: Key of the product.
-        image_sha256: Its image, by which the label is kept.
+        image_sha256: The image that was labeled, by which the label is kept.
         title: Its title.
         contradictions: What contradicts what.
     """
@@ -114,4 +115,9 @@ def _images(settings: Settings, day: dt.date) -> Iterator[tuple[str, str]]:
 
 
 def _labels(settings: Settings, day: dt.date) -> pa.Table:
-    return read_day(open_root(settings.storage_root), LABEL_STAGE, day)
+    """The labels of a day; `image_sha256` is the image that was labeled, maybe in the place of the product's."""
+    table = read_day(open_root(settings.storage_root), LABEL_STAGE, day)
+    if "label_shared_from" not in table.column_names:
+        return table
+    labeled = pc.coalesce(table["label_shared_from"], table["image_sha256"])
+    return table.set_column(table.schema.get_field_index("image_sha256"), "image_sha256", labeled)

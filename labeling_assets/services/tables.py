@@ -67,6 +67,8 @@ images = sa.Table(
     sa.Column("model_size_bytes", sa.BigInteger, nullable=False, comment="size of the JPEG that models read"),
     sa.Column("model_width_px", sa.Integer, nullable=False),
     sa.Column("model_height_px", sa.Integer, nullable=False),
+    # The four bands of 16 bits by which near duplicates are found, see `near_duplicates.py`.
+    *(sa.Index(f"images_phash_band_{band}", sa.text(f"substr(phash, {4 * band - 3}, 4)")) for band in (1, 2, 3, 4)),
     comment="Facts of each distinct image; the bytes are in the image store.",
 )
 

@@ -61,6 +61,7 @@ def materialize(root: Path, url: str) -> tuple[dict[str, Any], dict[str, Any]]:
         timeout_seconds=20,
         context_tokens=0,
         description_language="vi",
+        share_labels="never",
     )
     resources = {"storage": StorageResource(root=str(root)), "vision_model": model}
     result = dg.materialize([stale_labels], resources=resources)

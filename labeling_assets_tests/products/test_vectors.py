@@ -164,6 +164,14 @@ def test_the_hash_is_the_same_after_parquet_and_in_every_run() -> None:
     assert digest(again) == digest(row)
 
 
+def test_a_file_of_a_release_without_shared_labels_is_read_and_one_without_a_needed_column_is_not() -> None:
+    table = to_table([product(label_shared_from="b" * 64)], EmbeddedProduct)
+    assert next(from_table(table, EmbeddedProduct)).label_shared_from == "b" * 64
+    assert next(from_table(table.drop_columns("label_shared_from"), EmbeddedProduct)).label_shared_from is None
+    with pytest.raises(KeyError, match="title"):
+        next(from_table(table.drop_columns("title"), EmbeddedProduct))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -173,6 +181,7 @@ def test_the_hash_is_the_same_after_parquet_and_in_every_run() -> None:
         {"prompt_tokens": 99},
         {"status": "unchanged"},
         {"duplicate_count": 9},
+        {"label_shared_from": "b" * 64},
         {"record_hash": "y"},
     ],
 )

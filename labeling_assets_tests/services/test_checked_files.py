@@ -28,11 +28,12 @@ def write(storage: UPath, table: pa.Table, day: object = MONDAY) -> None:
     write_table(day_file(storage, LABELS, str(day)), table)
 
 
-def test_a_file_of_a_release_without_costs_is_sound(storage: UPath) -> None:
-    write(storage, labels("A").drop_columns(["label_cost"]))
+@pytest.mark.parametrize(("column", "default"), [("label_cost", 0.0), ("label_shared_from", None)])
+def test_a_file_of_a_release_without_a_later_column_is_sound(storage: UPath, column: str, default: object) -> None:
+    write(storage, labels("A").drop_columns([column]))
     found = read_checked(storage, LABELS, MONDAY)
     assert found is not None
-    assert [row.label_cost for row in from_table(found, LabeledProduct)] == [0.0]
+    assert [getattr(row, column) for row in from_table(found, LabeledProduct)] == [default]
 
 
 def test_a_file_without_a_column_that_every_release_has_is_broken(storage: UPath) -> None:

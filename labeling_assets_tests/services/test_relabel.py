@@ -73,6 +73,17 @@ def test_every_day_with_one_of_the_images_is_concerned(settings: Settings) -> No
     assert (reach.days, reach.other_products) == ([DAY, NEXT], 1)
 
 
+def test_a_shared_label_is_forgotten_where_it_was_made(tmp_path: Path) -> None:
+    """The day of the image that was labeled is concerned as well, and so is its product."""
+    wrong = labeled("wrong", DAY, label_shared_from="c" * 64, **PHONE_CASE)
+    write_day(tmp_path, DAY, wrong)
+    write_day(tmp_path, NEXT, labeled("labeled", NEXT, None, image_sha256="c" * 64, **PHONE_CASE))
+    settings = Settings(storage=str(tmp_path))
+    (found,) = contradicting_products(settings, [DAY, NEXT])
+    assert (found.id_sanpham, found.image_sha256) == ("wrong", "c" * 64)
+    assert reach_of(settings, [DAY, NEXT], [found]).days == [DAY, NEXT]
+
+
 def test_a_storage_without_labels_has_no_days(tmp_path: Path) -> None:
     assert labeled_days(Settings(storage=str(tmp_path / "none")), DAY, NEXT) == []
 

@@ -45,6 +45,7 @@ from labeling_assets.resources import (
 from labeling_assets.services.day_tables import is_partial, mark_source, marked_as, source_fingerprint
 from labeling_assets.services.embedding.cached import CachedEmbedder
 from labeling_assets.services.images.store import FetchCounts
+from labeling_assets.services.vision.label_sharing import label_products
 from labeling_assets.services.vision.labeler import Labeler
 
 GROUP = "products"
@@ -198,7 +199,7 @@ def product_images(
                 rows_in=len(products),
                 rows_out=len(products) - len(failures),
                 failures=failures,
-                metadata=reports.images(records, table, counts, store.thumbnail),
+                metadata=reports.images(records, table, counts, store.thumbnail, image_store.near_duplicates()),
                 checks=[
                     checks.columns_match_schema(table, arrow_schema(ImagedProduct)),
                     checks.quarantined_share_is_low(
@@ -246,20 +247,22 @@ def qwen_labels(
     - **Source** the 512 px image of each product and the vision model of LABELING_VISION_BACKEND.
     - **Stored in** Parquet; each reply in the label ledger by image, model digest, prompt and schema version.
     - **Re-run** labels come from the ledger; only images never asked about are paid for.
-    - **Cost** one model call per distinct new image; a faulty reply is asked again once. `cost` is what the calls cost,
-    `cost_saved` what those would have cost that were not needed. With a budget in the run config, no call is made that
-    could overspend it; what was paid for is kept.
+    - **Cost** one model call per distinct new image; a faulty reply is asked again once. With LABELING_SHARE_LABELS,
+    one per group of near duplicates, of all days; `label_shared_from` names the image that was labeled. `cost` is what
+    the calls cost, `cost_saved` what those would have cost that were not needed. With a budget in the run config, no
+    call is made that could overspend it; what was paid for is kept.
     """
     with Stage(context, product_database, storage) as stage:
         model, store, prices = vision_model.get(), image_store.get(), vision_model.prices
         budget = vision_model.budget(config.budget, stage.spender)
+        near = image_store.near_duplicates() if vision_model.share_labels == "near_duplicates" else None
         model.check()
 
         def label(day: dt.date) -> DayResult:
             images = stage.read("product_images", day)
             labeler = Labeler(model, product_database.ledger(), budget=budget)
             products = [row for row in from_table(images, ImagedProduct) if row.image_sha256]
-            outcomes = dict(labeler.label_all([str(row.image_sha256) for row in products], store.model_jpeg))
+            outcomes = dict(label_products(labeler, products, store.model_jpeg, near))
             records, failures = labeled_products(products, outcomes, vision_model.description_language, prices)
             table = marked_as(to_table(records, LabeledProduct), images)
             history = storage.earlier_rows("qwen_labels", day, HISTORY_DAYS, DRIFT_COLUMNS)

@@ -88,6 +88,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "product_images",
         ImagedProduct.model_fields,
         {name: ["image_sha256"] for name in LABEL_FIELDS}
+        | {"label_shared_from": ["image_sha256", "image_phash"]}
         | {"description": ["image_sha256", "id_sanpham", "title", "name_store", "platform"]},
     ),
     "clip_vectors": _columns(

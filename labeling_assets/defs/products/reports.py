@@ -17,6 +17,7 @@ from labeling_assets.products.records import DedupedProduct, ImagedProduct, Labe
 from labeling_assets.services.embedding.cached import CachedEmbedder
 from labeling_assets.services.images.store import FetchCounts
 from labeling_assets.services.milvus import CollectionState, SyncResult
+from labeling_assets.services.near_duplicates import NearDuplicates
 from labeling_assets.services.postgres import DataLabelCounts
 from labeling_assets.services.vision import VisionModel
 from labeling_assets.services.vision.labeler import LabelCounts
@@ -48,9 +49,10 @@ def deduped(records: Sequence[DedupedProduct], table: pa.Table) -> dict[str, Any
 
 
 def images(
-    records: Sequence[ImagedProduct], table: pa.Table, counts: FetchCounts, thumbnail: Thumbnail
+    records: Sequence[ImagedProduct], table: pa.Table, counts: FetchCounts, thumbnail: Thumbnail, near: NearDuplicates
 ) -> dict[str, Any]:
     """Of `product_images`."""
+    hashes = {row.image_sha256: row.image_phash for row in records if row.image_sha256 and row.image_phash}
     return {
         "distinct_urls": counts.urls,
         "images_downloaded": counts.downloaded,
@@ -59,7 +61,8 @@ def images(
         "downloaded_bytes": counts.bytes_downloaded,
         "original_bytes": sum(row.image_size_bytes or 0 for row in records),
         "model_image_bytes": sum(row.model_image_size_bytes or 0 for row in records),
-        "distinct_images": len({row.image_sha256 for row in records if row.image_sha256}),
+        "distinct_images": len(hashes),
+        "near_duplicates": near.count(hashes),
         "preview": preview(table, ["id_sanpham", "image_format", "image_size_bytes", "quarantine_reason"], thumbnail),
         "formats": bar_chart((row.image_format or "none" for row in records), "Image formats"),
     }
@@ -87,6 +90,7 @@ def labels(
         "ledger_hits": counts.ledger_hits,
         "model_calls": counts.model_calls,
         "calls_avoided": calls_avoided,
+        "labels_shared": sum(row.label_shared_from is not None for row in records),
         "replies_asked_again": counts.reasked,
         "prompt_tokens": counts.prompt_tokens,
         "output_tokens": counts.output_tokens,

@@ -16,11 +16,14 @@ import threading
 import zlib
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.ExifTags import Base as ExifTag
 
 from labeling_assets.errors import ImageTooLargeError, ImageTooSmallError, InvalidImageError
 from labeling_assets.products.images import ImageFacts
+from labeling_assets.products.perceptual_hash import SQUARE_PX, phash_squares, to_hex
 
 # Changes whenever the same bytes would give another small JPEG: size, quality, resampling, background.
 MODEL_JPEG_VERSION = "jpeg512-1"
@@ -33,6 +36,8 @@ MIN_EDGE_PX = 28
 # Pixels in memory from which on images are decoded one at a time.
 LARGE_PIXELS = 4_000_000
 _large_images = threading.Lock()
+# Twice the square that is hashed: enough pixels for the hash to be the same as that of the whole image.
+HASH_DRAFT_PX = 2 * SQUARE_PX
 
 # Image.open is not used: it warns of large images through filters that all threads of the process share.
 _OPENERS: dict[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
@@ -82,8 +87,6 @@ def decode(body: bytes) -> tuple[ImageFacts, bytes]:
         ImageTooLargeError: More pixels than are decoded.
         ImageTooSmallError: An edge is, or after shrinking to fit would be, shorter than a vision model reads.
     """
-    import imagehash
-
     with _open(body) as image:
         width, height = image.size
         target = fit_within(width, height, MODEL_EDGE_PX)
@@ -105,7 +108,7 @@ def decode(body: bytes) -> tuple[ImageFacts, bytes]:
         width_px=width,
         height_px=height,
         format=image_format,
-        phash=str(imagehash.phash(small)),
+        phash=to_hex(phash_squares(_square(small)[np.newaxis])[0]),
         model_size_bytes=len(jpeg),
         model_width_px=small.width,
         model_height_px=small.height,
@@ -117,6 +120,27 @@ def thumbnail(jpeg: bytes, edge_px: int) -> bytes:
     """A JPEG of a few kilobytes from one that `decode` made, at most `edge_px` wide and high."""
     with _open(jpeg) as image:
         return _to_jpeg(_shrink(image, fit_within(*image.size, edge_px)), quality=80)
+
+
+def grey_square(body: bytes) -> npt.NDArray[np.uint8]:
+    """The pixels that a perceptual hash is made of, without decoding a JPEG in full.
+
+    Returns:
+        uint8, shape (32, 32): the image in grey, upright, alpha on white, stretched to a square.
+
+    Raises:
+        InvalidImageError: Not an image, cut off, or of a format that is not decoded.
+        ImageTooLargeError: More pixels than are decoded.
+    """
+    with _open(body) as image:
+        small = _shrink(image, (SQUARE_PX, SQUARE_PX), draft_mode="L", draft_px=HASH_DRAFT_PX)
+        orientation = _orientation(image)
+    return _square(small.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else small)
+
+
+def _square(image: Image.Image) -> npt.NDArray[np.uint8]:
+    grey = image.convert("L").resize((SQUARE_PX, SQUARE_PX), Image.Resampling.LANCZOS)
+    return np.asarray(grey, dtype=np.uint8)
 
 
 def fit_within(width_px: int, height_px: int, edge_px: int) -> tuple[int, int]:
@@ -157,11 +181,16 @@ def _orientation(image: ImageFile.ImageFile) -> int:
         return 1
 
 
-def _shrink(image: ImageFile.ImageFile, target: tuple[int, int]) -> Image.Image:
-    """The image in RGB, alpha on white, resized to `target`."""
+def _shrink(
+    image: ImageFile.ImageFile, target: tuple[int, int], draft_mode: str | None = None, draft_px: int = 0
+) -> Image.Image:
+    """The image in RGB, alpha on white, resized to `target`.
+
+    A JPEG is shrunk by 2, 4 or 8 while it is decoded, as long as it stays at least as large as the target and has edges
+    of at least `draft_px`; with `draft_mode` "L", its colours are left out.
+    """
     held_pixels = image.width * image.height
-    # A JPEG is shrunk by 2, 4 or 8 while it is decoded, as long as it stays at least as large as the target.
-    draft = image.draft(None, target)
+    draft = image.draft(draft_mode, (max(target[0], draft_px), max(target[1], draft_px)))
     if draft is not None and not image.info.get("progressive"):  # a progressive one is held in full all the same
         held_pixels = image.width * image.height
     with _large_images if held_pixels > LARGE_PIXELS else contextlib.nullcontext():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from labeling_assets.errors import (
@@ -53,6 +53,7 @@ class LabelCounts:
         model_seconds: Time of all requests, added up.
         refused: Distinct images without a label.
         reasked: Distinct images whose first reply could not be used.
+        shared: Distinct images that took the label of a near duplicate, see `label_sharing.py`.
     """
 
     rows: int = 0
@@ -64,6 +65,7 @@ class LabelCounts:
     model_seconds: float = 0.0
     refused: int = 0
     reasked: int = 0
+    shared: int = 0
 
 
 @dataclass
@@ -109,6 +111,16 @@ class Labeler:
         self._lock = threading.Lock()
         self._budget = budget or Budget.unlimited()
         self._is_stopping = threading.Event()
+
+    @property
+    def key(self) -> LabelKey:
+        """What besides the image decides a label of this labeler."""
+        return self._key
+
+    def known(self, shas: Collection[str]) -> dict[str, Label | LabelError]:
+        """The labels and refusals that the ledger has of the images, by sha256; nothing is asked and counted."""
+        entries = self._ledger.get_many(shas, self._key)
+        return {sha: self._result(entry, is_from_ledger=True) for sha, entry in entries.items()}
 
     def label_all(
         self, shas: Iterable[str], read_jpeg: Callable[[str], bytes]
