@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from labeling_assets.errors import (
     ConfigurationError,
@@ -265,9 +266,9 @@ def _connect(address: str) -> None:
 
 def _knock(address: str) -> None:
     """Raise `OSError` at once where nobody listens, which Ray itself tells after minutes and many log lines."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdigit():
-        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if parts.hostname and parts.port:
+        socket.create_connection((parts.hostname, parts.port), timeout=KNOCK_SECONDS).close()
 
 
 @contextlib.contextmanager
@@ -275,6 +276,8 @@ def _own_signal_handler() -> Iterator[None]:
     """Keep the handler of SIGTERM, which Ray replaces with one that leaves the process at once."""
     is_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if is_main:
-        signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, handler)
