@@ -76,9 +76,9 @@ class ImagePreparation:
         Args:
             pixels: Arrays of `pixels`.
         """
-        scale: FloatArray = np.float32(1 / 255) / np.asarray(self.std, np.float32)
-        shift: FloatArray = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
-        values = np.stack(pixels).transpose(0, 3, 1, 2).astype(np.float32)
+        scale = np.array([1 / (255 * std) for std in self.std], np.float32)
+        shift = np.array([mean / std for mean, std in zip(self.mean, self.std, strict=True)], np.float32)
+        values: FloatArray = np.stack(pixels).transpose(0, 3, 1, 2).astype(np.float32)
         values *= scale[:, None, None]
         values -= shift[:, None, None]
         return np.ascontiguousarray(values)
