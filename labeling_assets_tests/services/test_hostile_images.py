@@ -29,7 +29,7 @@ from faulty_image_host import (
     silent,
     with_etag,
 )
-from hostile_bodies import LARGE, SMALL, STRIPS, jpeg_in_scans
+from hostile_bodies import SMALL, STRIPS, jpeg_in_scans, samples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_image_addresses import PRIVATE_NETWORKS, PUBLIC_IPV4
@@ -53,6 +53,7 @@ from labeling_assets.services.images.store import ImageStore
 BODY = jpeg()
 IMPATIENT = QUICK | {"connect_timeout_seconds": 0.2, "read_timeout_seconds": 0.2, "total_timeout_seconds": 0.4}
 MEGABYTE = 1_000_000
+LARGE = samples(900, 700)
 
 
 def is_clear(error: ImageError) -> bool:
@@ -134,15 +135,18 @@ def test_a_jpeg_is_decoded_in_a_bounded_number_of_passes() -> None:
 
 
 DECODE_ALL = """
-import json, resource, sys
+import json, re, resource, sys
+from pathlib import Path
 import hostile_bodies
 from labeling_assets.errors import RowError
 from labeling_assets.services.images.decoding import decode
-bodies = getattr(hostile_bodies, sys.argv[1])
-decode(hostile_bodies.LARGE["jpeg"])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-address_space = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (address_space + int(sys.argv[2]),) * 2)
+def memory_kb(name):
+    return int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+bodies = {name: body for group in sys.argv[2:] for name, body in getattr(hostile_bodies, group)().items()}
+decode(hostile_bodies.samples(900, 700)["jpeg"])
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before_kb, address_space = memory_kb("VmHWM"), memory_kb("VmSize") * 1024
+resource.setrlimit(resource.RLIMIT_AS, (address_space + int(sys.argv[1]),) * 2)
 outcomes = {}
 for name, body in bodies.items():
     try:
@@ -150,39 +154,40 @@ for name, body in bodies.items():
         outcomes[name] = "decoded"
     except RowError as error:
         outcomes[name] = str(error)
-peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(json.dumps([outcomes, peak_kb * 1024]))
+print(json.dumps([outcomes, (memory_kb("VmHWM") - before_kb) * 1024]))
 """
 
 
-def decoded_in_a_process(bodies: str, limit_bytes: int) -> tuple[dict[str, str], int]:
+def decoded_in_a_process(limit_bytes: int, *groups: str) -> tuple[dict[str, str], int]:
     """What became of each body, and the memory that decoding took, in a process that may not take more than a limit."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", DECODE_ALL, bodies, str(limit_bytes)],
+        [sys.executable, "-W", "ignore", "-c", DECODE_ALL, str(limit_bytes), *groups],
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=150,
     )
     assert done.returncode == 0, done.stderr
     outcomes, peak_bytes = json.loads(done.stdout)
     return outcomes, peak_bytes
 
 
-@pytest.mark.parametrize("bodies", ["DECEPTIVE", "STRIPS"])
-def test_bodies_that_promise_much_take_little_memory(bodies: str) -> None:
-    outcomes, peak_bytes = decoded_in_a_process(bodies, 300 * MEGABYTE)
-    print(outcomes, peak_bytes)
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and limits the address space")
+
+
+@linux_only
+def test_bodies_that_promise_much_take_little_memory() -> None:
+    outcomes, peak_bytes = decoded_in_a_process(300 * MEGABYTE, "deceptive", "strips")
     assert peak_bytes < 100 * MEGABYTE
     assert all(text == "decoded" or text.endswith(".") for text in outcomes.values()), outcomes
 
 
+@linux_only
 def test_the_largest_images_that_are_decoded_take_bounded_memory() -> None:
-    outcomes, peak_bytes = decoded_in_a_process("LARGEST", 1500 * MEGABYTE)
-    print(outcomes, peak_bytes)
+    outcomes, peak_bytes = decoded_in_a_process(2000 * MEGABYTE, "largest")
     assert set(outcomes.values()) == {"decoded"}
-    assert peak_bytes < 900 * MEGABYTE
+    assert peak_bytes < 1000 * MEGABYTE
 
 
 def test_a_damaged_file_of_the_store_is_an_image_error(home: Path, engine: sa.Engine, host: ImageHost) -> None:
@@ -288,7 +293,7 @@ def test_a_redirect_to_a_private_address_is_refused_however_it_is_written(
     block = ipaddress.IPv4Network(network)
     written = spellings(block[offset % block.num_addresses])[spelling]
     url = host.add("/a.jpg", redirect(f"http://{written}/b.jpg"))
-    with pytest.raises(ImageAddressRefusedError, match="not public"):
+    with pytest.raises(ImageAddressRefusedError):
         fetcher.fetch(url)
 
 

@@ -210,7 +210,7 @@ def _shrink(image: ImageFile.ImageFile, target: tuple[int, int]) -> Image.Image:
 def _plain(image: Image.Image) -> Image.Image:
     """The image in a mode that can be resampled: L, RGB, CMYK, or RGBA where it has transparency."""
     if image.mode.startswith("I;16"):
-        return image.point(lambda value: value / 256, "L")  # 16 bits; a plain conversion cuts them off at 255
+        return image.point(lambda value: value / 256).convert("L")  # 16 bits; a conversion alone cuts them off at 255
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image if image.mode in {"L", "RGB", "CMYK"} else image.convert("RGB")
