@@ -8,7 +8,14 @@ import zlib
 from faulty_image_host import encoded
 from PIL import Image
 
+from labeling_assets.errors import ImageError
+
 PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+def is_clear(error: ImageError) -> bool:
+    """Whether the error says something, in sentences."""
+    return len(str(error)) > 20 and str(error).endswith(".")
 
 
 def picture(width: int, height: int) -> Image.Image:

@@ -2,7 +2,8 @@
 
 A row of the result is a weighted sum of some neighbouring rows of the source, so a block of rows is a small matrix of
 weights times a slice of the image; columns likewise. The matrix library works on many pixels at once, which Pillow's
-resampling does not: the pixels are Pillow's, but for a rounding by 1 of 255.
+resampling does not, and so takes a third of its time. The pixels are Pillow's but for rounding, and but for what
+overshoots black or white after the first of the two steps, which Pillow cuts off between them.
 
 Every sum is exact: the weights are multiples of 2 ** -14, so that float32 holds each intermediate value in full,
 whatever the order in which a machine's library adds. The same pixels therefore come out everywhere.
