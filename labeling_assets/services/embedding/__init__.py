@@ -46,7 +46,7 @@ class Embedder(Protocol):
 
     @property
     def workers(self) -> int:
-        """Calls that are served at once, one per device; more wait for each other."""
+        """Threads that keep every device busy; calls of more wait for each other."""
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """L2-normalised vectors of the texts; the zero vector for an empty or blank text."""

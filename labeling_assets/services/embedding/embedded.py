@@ -111,7 +111,7 @@ class EmbeddedEmbedder:
             "dimension": DIMENSION,
             "device": "cpu",
             "dtype": "float32",
-            "batch_size": 1,
+            "batch_size": 16,
             "peak_memory_bytes": 0,
             "workers": self.workers,
             "licence": "Apache-2.0",

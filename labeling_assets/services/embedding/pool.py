@@ -40,8 +40,9 @@ class EmbedderPool:
             )
         self._embedders = list(embedders)
         self._free: queue.SimpleQueue[Embedder] = queue.SimpleQueue()
-        for embedder in embedders:
-            self._free.put(embedder)
+        for _ in range(max(embedder.workers for embedder in embedders)):
+            for embedder in embedders:
+                self._free.put(embedder)
 
     @property
     def identity(self) -> EmbedderIdentity:
@@ -50,8 +51,8 @@ class EmbedderPool:
 
     @property
     def workers(self) -> int:
-        """Calls that are served at once."""
-        return len(self._embedders)
+        """Calls that are served at once, by all of them together."""
+        return sum(embedder.workers for embedder in self._embedders)
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """See `Embedder.embed_texts`."""

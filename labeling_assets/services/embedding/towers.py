@@ -131,8 +131,8 @@ class TowerEmbedder:
 
     @property
     def workers(self) -> int:
-        """1: one device."""
-        return 1
+        """2: the images of one call are prepared while those of another are on the device."""
+        return 2
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """See `Embedder.embed_texts`. Texts are computed sorted by length, so that a batch has little padding.

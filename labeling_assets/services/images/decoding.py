@@ -24,15 +24,18 @@ from PIL.ExifTags import Base as ExifTag
 from labeling_assets.errors import ImageTooLargeError, ImageTooSmallError, InvalidImageError
 from labeling_assets.products.images import ImageFacts
 from labeling_assets.products.perceptual_hash import SQUARE_PX, phash_squares, to_hex
+from labeling_assets.services.images.resampling import resample
 
 # Changes whenever the same bytes would give another small JPEG: size, quality, resampling, background.
-MODEL_JPEG_VERSION = "jpeg512-1"
+MODEL_JPEG_VERSION = "jpeg512-2"
 MODEL_EDGE_PX = 512
 JPEG_QUALITY = 90
 
 MAX_PIXELS = 50_000_000
 # Qwen2.5-VL reads patches of 28 px; the model server breaks on an image with a shorter edge (ollama issue 11297).
 MIN_EDGE_PX = 28
+# A scan costs a pass over the whole picture, however few bytes it has. Encoders write about ten.
+MAX_JPEG_SCANS = 100
 # Pixels in memory from which on images are decoded one at a time.
 LARGE_PIXELS = 4_000_000
 _large_images = threading.Lock()
@@ -116,8 +119,26 @@ def decode(body: bytes) -> tuple[ImageFacts, bytes]:
     return facts, jpeg
 
 
+def model_image(jpeg: bytes) -> Image.Image:
+    """The pixels of a JPEG that `decode` made: RGB, at most 512 px.
+
+    Raises:
+        InvalidImageError: The JPEG is damaged or cut off.
+    """
+    with _open(jpeg) as image:
+        try:
+            image.load()
+        except _DECODER_ERRORS as error:
+            raise InvalidImageError("The stored image is damaged or cut off.") from error
+        return image
+
+
 def thumbnail(jpeg: bytes, edge_px: int) -> bytes:
-    """A JPEG of a few kilobytes from one that `decode` made, at most `edge_px` wide and high."""
+    """A JPEG of a few kilobytes from one that `decode` made, at most `edge_px` wide and high.
+
+    Raises:
+        InvalidImageError: The JPEG is damaged or cut off.
+    """
     with _open(jpeg) as image:
         return _to_jpeg(_shrink(image, fit_within(*image.size, edge_px)), quality=80)
 
@@ -153,9 +174,9 @@ def _open(body: bytes) -> ImageFile.ImageFile:
     """The image with its header read and no pixel decoded."""
     opener = next((opener for start, opener in _OPENERS.items() if body.startswith(start)), None)
     if opener is None:
-        name = next((name for start, name in _NOT_DECODED.items() if body[:100].lstrip().startswith(start)), None)
-        name = "AVIF or HEIC" if body[4:8] == b"ftyp" else name
-        raise InvalidImageError(f"The body is {name}, which is not decoded." if name else "The body is not an image.")
+        raise InvalidImageError(f"The body is {_what(body)}.")
+    if opener is JpegImagePlugin.JpegImageFile and body.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise InvalidImageError(f"The JPEG is coded in more than {MAX_JPEG_SCANS} scans, which are not decoded.")
     if opener is GifImagePlugin.GifImageFile and len(body) >= 10:
         _check_pixels(*struct.unpack_from("<HH", body, 6))  # the decoder fills the screen while it reads the header
     try:
@@ -166,6 +187,15 @@ def _open(body: bytes) -> ImageFile.ImageFile:
         raise InvalidImageError("The header of the image is damaged or cut off.") from error
     _check_pixels(*image.size)
     return image
+
+
+def _what(body: bytes) -> str:
+    """What a body is that no decoder takes."""
+    name = next((name for start, name in _NOT_DECODED.items() if body[:100].lstrip().startswith(start)), None)
+    name = "AVIF or HEIC" if body[4:8] == b"ftyp" else name
+    if name is not None:
+        return f"{name}, which is not decoded"
+    return "not an image" if body else "empty, not an image"
 
 
 def _check_pixels(width_px: int, height_px: int) -> None:
@@ -196,8 +226,7 @@ def _shrink(
     with _large_images if held_pixels > LARGE_PIXELS else contextlib.nullcontext():
         try:
             image.load()
-            box = draft[1] if draft else None
-            resized = _plain(image).resize(target, Image.Resampling.LANCZOS, box, reducing_gap=2.0)
+            resized = _resized(_plain(image), target, draft[1] if draft else (0, 0, *image.size))
         except _DECODER_ERRORS as error:
             raise InvalidImageError("The image is damaged or cut off.") from error
     if resized.mode == "RGBA":
@@ -210,10 +239,19 @@ def _shrink(
 def _plain(image: Image.Image) -> Image.Image:
     """The image in a mode that can be resampled: L, RGB, CMYK, or RGBA where it has transparency."""
     if image.mode.startswith("I;16"):
-        return image.point(lambda value: value / 256, "L")  # 16 bits; a plain conversion cuts them off at 255
+        return image.point(lambda value: value / 256).convert("L")  # 16 bits; a conversion alone cuts them off at 255
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image if image.mode in {"L", "RGB", "CMYK"} else image.convert("RGB")
+
+
+def _resized(image: Image.Image, target: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
+    """The box of the image, which begins at 0, 0, resized to `target` by the Lanczos filter."""
+    # Pillow is the faster one where few pixels come out, and where it can first halve the image by plain means.
+    is_pillows = image.size == target or min(target) < 128 or box[2] >= 4 * target[0] or box[3] >= 4 * target[1]
+    if is_pillows or image.mode not in {"L", "RGB"}:
+        return image.resize(target, Image.Resampling.LANCZOS, box, reducing_gap=2.0)
+    return resample(image, target, box)
 
 
 def _to_jpeg(image: Image.Image, quality: int) -> bytes:

@@ -243,17 +243,15 @@ class ImageFetcher:
         """The body; a host that tells of too much is believed, one that tells of less is not."""
         told = _header(response, "content-length")
         size_bytes = int(told) if told is not None and told.isdecimal() else 0
-        chunks = []
+        body = bytearray()  # chunks kept apart would take a hundred times their size where each has one byte
         if size_bytes <= self._max_bytes:
-            size_bytes = 0
             for chunk in response.iter_stream():
-                chunks.append(chunk)
-                size_bytes += len(chunk)
-                if size_bytes > self._max_bytes:
+                body += chunk
+                if len(body) > self._max_bytes:
                     break
-        if size_bytes > self._max_bytes:
+        if max(size_bytes, len(body)) > self._max_bytes:
             raise ImageTooLargeError(f"{shown(url)}: the body is larger than {self._max_bytes} bytes.")
-        return b"".join(chunks)
+        return bytes(body)
 
 
 def _redirected(url: httpx.URL, response: httpcore.Response) -> httpx.URL:

@@ -7,6 +7,7 @@ models read. What is known of images and URLs is in `history.py`.
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 from upath import UPath
 
@@ -60,7 +61,9 @@ class ImageFiles:
     """
 
     def __init__(self, root: str) -> None:
-        self._root = open_root(root)
+        opened = open_root(root)
+        # A local folder is used directly, since to build a path of `upath` costs more than to look a file up.
+        self._root: Path | UPath = Path(opened.path) if is_local(opened) else opened
 
     def has(self, path: str, size_bytes: int | None = None) -> bool:
         """Whether a file is there, with exactly that size if one is given.
@@ -100,7 +103,7 @@ class ImageFiles:
         """
         target = self._root / path
         try:
-            if not is_local(target):
+            if isinstance(target, UPath):
                 target.write_bytes(content)  # an object store shows an object when all of it has arrived
                 return
             target.parent.mkdir(parents=True, exist_ok=True)

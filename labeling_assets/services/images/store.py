@@ -6,25 +6,29 @@ crash cost a repeat and nothing else: the original, then the model JPEG, then th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
 import itertools
+import queue
 import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from PIL import Image
 
 from labeling_assets.errors import ImageError, ImageUnavailableError
 from labeling_assets.products.images import ImageFacts, StoredImage
-from labeling_assets.services.images.decoding import decode, thumbnail
+from labeling_assets.services.images.decoding import decode, model_image, thumbnail
 from labeling_assets.services.images.fetcher import ImageFetcher, NotModified, Validators
 from labeling_assets.services.images.files import ImageFiles, model_jpeg_path, original_path
 from labeling_assets.services.images.history import CONTENT_ERRORS, ImageHistory, Remembered
 
 LOOK_UP_URLS = 500
+BATCH_SECONDS = 0.05
+"""What is finished waits so long for more, since the history remembers many in the time of one."""
 
 
 @dataclass
@@ -95,8 +99,9 @@ class ImageStore:
     ) -> Iterator[tuple[str, StoredImage | ImageError]]:
         """Fetch each distinct URL once; yield its image, or what is wrong with it, in the order in which they finish.
 
-        At most `2 * workers` URLs are in work or wait to be taken, so memory does not grow with their number (but for a
-        digest of each, to know repeats). What is yielded is remembered before. Closing the iterator ends the work.
+        At most `3 * workers` URLs are in work, wait for it or wait to be taken, so memory does not grow with their
+        number (but for a digest of each, to know repeats). What is yielded is remembered before. Closing the iterator
+        ends the work.
 
         Args:
             urls: As the source has them, taken as the work goes on.
@@ -107,15 +112,21 @@ class ImageStore:
         """
         counts = counts or FetchCounts()
         cancelled = threading.Event()
-        in_work: set[Future[_Fetch]] = set()
+        finished: queue.SimpleQueue[Future[_Fetch]] = queue.SimpleQueue()
+        in_work = 0
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="image-fetch")
         try:
             for fetch in self._planned(urls):
-                in_work.add(pool.submit(self._work, fetch, cancelled))
-                if len(in_work) >= 2 * self._workers:
-                    yield from self._finished(in_work, counts)
+                pool.submit(self._work, fetch, cancelled).add_done_callback(finished.put)
+                in_work += 1
+                if in_work >= 3 * self._workers:
+                    batch = self._batch(finished, self._workers)
+                    in_work -= len(batch)
+                    yield from self._remembered(batch, counts)
             while in_work:
-                yield from self._finished(in_work, counts)
+                batch = self._batch(finished, min(in_work, self._workers))
+                in_work -= len(batch)
+                yield from self._remembered(batch, counts)
         finally:
             cancelled.set()
             pool.shutdown(cancel_futures=True)
@@ -139,16 +150,21 @@ class ImageStore:
         return self._files.read(model_jpeg_path(sha256))
 
     def model_image(self, sha256: str) -> Image.Image:
-        """The image that the models read, decoded: RGB, at most 512 px; same errors as `model_jpeg`."""
-        image = Image.open(io.BytesIO(self.model_jpeg(sha256)))
-        image.load()
-        return image
+        """The image that the models read, decoded: RGB, at most 512 px.
+
+        Raises:
+            ImageUnavailableError: The store does not have it.
+            InvalidImageError: Its file is damaged.
+            ServiceUnavailableError: The storage does not answer.
+        """
+        return model_image(self.model_jpeg(sha256))
 
     def thumbnail(self, sha256: str, edge_px: int = 96) -> bytes:
         """A JPEG of a few kilobytes, at most `edge_px` wide and high.
 
         Raises:
             ImageUnavailableError: The store does not have the image.
+            InvalidImageError: Its file is damaged.
             ServiceUnavailableError: The storage does not answer.
         """
         return thumbnail(self.model_jpeg(sha256), edge_px)
@@ -169,13 +185,19 @@ class ImageStore:
             for url in batch:
                 yield _Fetch(url, known.get(url, Remembered()))
 
-    def _finished(
-        self, in_work: set[Future[_Fetch]], counts: FetchCounts
+    def _batch(self, finished: queue.SimpleQueue[Future[_Fetch]], most: int) -> list[_Fetch]:
+        """Wait for a fetch to finish, and for others, up to `most`, that finish shortly after it."""
+        batch = [finished.get().result()]
+        until = time.monotonic() + BATCH_SECONDS
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < most:
+                batch.append(finished.get(timeout=max(0.0, until - time.monotonic())).result())
+        return batch
+
+    def _remembered(
+        self, fetches: Sequence[_Fetch], counts: FetchCounts
     ) -> Iterator[tuple[str, StoredImage | ImageError]]:
-        """Wait for some fetches to finish, remember what they learned in one transaction, and yield their results."""
-        done, _ = wait(in_work, return_when=FIRST_COMPLETED)
-        in_work -= done
-        fetches = [future.result() for future in done]
+        """Remember what fetches learned in one transaction, and yield their results."""
         learned = {fetch.url: fetch.after for fetch in fetches if fetch.after and fetch.after != fetch.before}
         if learned:
             self._history.remember(learned)
@@ -244,7 +266,7 @@ class ImageStore:
             fetch.after = Remembered(validators, error=error)
             raise
         fetch.after = Remembered(validators, sha256, facts)
-        return StoredImage(**asdict(facts), sha256=sha256, path=path, is_downloaded=fetch.is_downloaded)
+        return StoredImage(**vars(facts), sha256=sha256, path=path, is_downloaded=fetch.is_downloaded)
 
     def _has_files(self, sha256: str, facts: ImageFacts) -> bool:
         """Whether both files are there in the size that they should have."""
