@@ -1,0 +1,54 @@
+"""DataChain: labels rows with `map` and saves the dataset. Job: rows, url, model, prompt, schema, settings.
+
+Settings: home, where DataChain keeps its data, and parallel, its number of processes. It resumes the map where the same
+script is run again. What goes wrong with a row is kept as its label, since an exception would end the run.
+"""
+# mypy: disable-error-code="import-not-found"
+# The library is in the environment of the peer only.
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from benchmarks.peers.job import answer, read_job, version
+
+SOURCE = "images"
+LABELED = "labels"
+
+
+def main() -> None:
+    """Do the job."""
+    job = read_job()
+    settings = job["settings"]
+    os.environ |= {"DATACHAIN_ROOT_DIR": settings["home"], "DATACHAIN_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
+    import datachain as dc
+
+    url, model, prompt, schema = job["url"], job["model"], job["prompt"], job["schema"]
+
+    def ask(path: str) -> str:
+        import ollama
+
+        message = {"role": "user", "content": prompt, "images": [Path(path).read_bytes()]}
+        try:
+            return ollama.Client(url).chat(model, [message], format=schema).message.content or ""
+        except (ollama.ResponseError, ConnectionError) as error:
+            return f"error: {error}"
+
+    if not any(dataset.name == SOURCE for dataset in dc.datasets().to_list("dataset") for dataset in dataset):
+        rows = job["rows"]
+        values = {"row_id": [row["row_id"] for row in rows], "path": [row["path"] for row in rows]}
+        dc.read_values(**values).save(SOURCE)
+    started = time.perf_counter()
+    chain = dc.read_dataset(SOURCE)
+    if settings["parallel"] > 1:
+        chain = chain.settings(parallel=settings["parallel"])
+    labeled = chain.map(label=ask, output=str).save(LABELED)
+    seconds = time.perf_counter() - started
+    labels = dict(labeled.to_list("row_id", "label"))
+    answer(version=version("datachain"), seconds=seconds, labels=[labels[row["row_id"]] for row in job["rows"]])
+
+
+if __name__ == "__main__":
+    main()
