@@ -1,4 +1,4 @@
-"""Embedding of 384 JPEGs of 1,000 px with a tiny CLIP, against the libraries of Hugging Face and against the model alone.
+"""Embedding of 384 JPEGs of 1,000 px with a tiny CLIP, against the libraries of Hugging Face and the model alone.
 
 Ours is what the asset `clip_vectors` does: `CachedEmbedder` with an empty cache in PostgreSQL around the embedder of a
 local checkpoint, opening JPEGs at reduced scale as the image store does. The peers run in an environment of their own

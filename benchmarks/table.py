@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+REQUIREMENTS = Path(__file__).parent / "peers" / "requirements"
 BEGIN, END = "<!-- results: python -m benchmarks.table -->", "<!-- end of results -->"
 ABOUT = ("kind", "benchmark", "measured_at", "machine", "name", "who")
 Line = dict[str, Any]
@@ -54,11 +55,17 @@ def row_table(rows: list[Line]) -> list[str]:
     return table
 
 
+def pinned() -> list[str]:
+    """The peers' packages, with the versions that are installed."""
+    wanted = (line for path in sorted(REQUIREMENTS.glob("*.txt")) for line in path.read_text().splitlines())
+    return list(dict.fromkeys(line.replace("==", " ") for line in wanted if "==" in line))
+
+
 def tables(lines: list[Line]) -> str:
     """The text between the marks."""
     runs = last_runs(lines)
     machines = dict.fromkeys(line["machine"] for run in runs.values() for line in run)
-    text = [f"Measured on {'; '.join(machines)}.", "", *result_table(runs)]
+    text = [f"Measured on {'; '.join(machines)}, against {', '.join(pinned())}.", "", *result_table(runs)]
     for run in runs.values():
         for name in dict.fromkeys(line["name"] for line in run if line["kind"] == "ROW"):
             rows = [line for line in run if line["kind"] == "ROW" and line["name"] == name]
@@ -69,7 +76,7 @@ def tables(lines: list[Line]) -> str:
 def main(path: Path) -> None:
     """Replace the tables of the page."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    before, begin, rest = PAGE.read_text().partition(BEGIN)
+    before, _, rest = PAGE.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
         sys.exit(f"{PAGE} has lost its marks.")

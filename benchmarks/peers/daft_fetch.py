@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 
-from benchmarks.peers.job import answer, read_job, version
+from benchmarks.peers.job import answer, read_job
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     small = resize(decode_image(body, on_error="null"), edge_px, edge_px)
     started = time.perf_counter()
     urls.select("url", encode_image(small, "jpeg").alias("jpeg")).write_parquet(job["folder"])
-    answer(version=version("daft"), seconds=time.perf_counter() - started)
+    answer(seconds=time.perf_counter() - started)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, create_model
 
-from benchmarks.peers.job import answer, read_job, version
+from benchmarks.peers.job import answer, read_job
 
 BATCH_ROWS = 16
 
@@ -46,7 +46,7 @@ def main() -> None:
     started = time.perf_counter()
     label = prompt([daft.lit(job["prompt"]), daft.col("image")], **server, **options)
     found = frame.select("row_id", label.alias("label")).sort("row_id").to_pydict()["label"]
-    answer(version=version("daft"), seconds=time.perf_counter() - started, labels=found)
+    answer(seconds=time.perf_counter() - started, labels=found)
 
 
 if __name__ == "__main__":

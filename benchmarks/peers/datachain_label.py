@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks.peers.job import answer, read_job, version
+from benchmarks.peers.job import answer, read_job
 
 SOURCE = "images"
 LABELED = "labels"
@@ -47,7 +47,7 @@ def main() -> None:
     labeled = chain.map(label=ask, output=str).save(LABELED)
     seconds = time.perf_counter() - started
     labels = dict(labeled.to_list("row_id", "label"))
-    answer(version=version("datachain"), seconds=seconds, labels=[labels[row["row_id"]] for row in job["rows"]])
+    answer(seconds=seconds, labels=[labels[row["row_id"]] for row in job["rows"]])
 
 
 if __name__ == "__main__":

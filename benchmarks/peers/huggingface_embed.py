@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.peers.job import answer, read_job, version
+from benchmarks.peers.job import answer, read_job
 
 PROCESSES = 2
 
@@ -31,7 +31,7 @@ def main() -> None:
         vectors = embed(job["paths"])
         seconds = time.perf_counter() - started
     np.save(job["out"], vectors)
-    answer(seconds=seconds, torch=str(torch.__version__), version=version("transformers"))
+    answer(seconds=seconds, torch=str(torch.__version__))
 
 
 def open_rgb(path: str) -> Image.Image:

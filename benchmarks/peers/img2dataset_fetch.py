@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from benchmarks.peers.job import answer, read_job, version
+from benchmarks.peers.job import answer, read_job
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
         resize_mode="keep_ratio_largest",
         **job["settings"],
     )
-    answer(version=version("img2dataset"), seconds=time.perf_counter() - started)
+    answer(seconds=time.perf_counter() - started)
 
 
 if __name__ == "__main__":  # its processes import this file

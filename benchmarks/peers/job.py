@@ -6,7 +6,6 @@ answers stand alone on stdout.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import sys
@@ -29,8 +28,3 @@ def answer(**fields: Any) -> None:  # noqa: ANN401 - whatever JSON can say
     """Write one answer."""
     with open(_answers, "w", closefd=False) as file:
         print(json.dumps(fields), file=file)
-
-
-def version(package: str) -> str:
-    """Name and version of an installed package."""
-    return f"{package} {importlib.metadata.version(package)}"

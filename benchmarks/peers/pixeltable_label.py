@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.job import answer, read_job, version
+from benchmarks.peers.job import answer, read_job
 
 TABLE = "labels"
 
@@ -53,7 +53,7 @@ def label(job: dict[str, Any]) -> None:
         table.recompute_columns("label", errors_only=True)
     seconds = time.perf_counter() - started
     found = table.where(table.run == run).order_by(table.row_id).select(table.label).collect()
-    answer(version=version("pixeltable"), seconds=seconds, labels=[row["label"] for row in found])
+    answer(seconds=seconds, labels=[row["label"] for row in found])
 
 
 def expression(job: dict[str, Any], table: Any) -> Any:  # noqa: ANN401 - types of Pixeltable
@@ -64,7 +64,7 @@ def expression(job: dict[str, Any], table: Any) -> Any:  # noqa: ANN401 - types 
     url, model, schema = job["url"], job["model"], job["schema"]
     if not job["settings"]["is_best"]:
         messages = [{"role": "user", "content": job["prompt"], "images": [table.image]}]
-        return functions.chat(messages, model=model, format="json").message.content
+        return functions.chat(messages, model=model, format="json")["message"]["content"]
 
     @pxt.udf
     async def ask(image: str, prompt: str) -> str:
