@@ -37,8 +37,10 @@ from benchmarks.measure import (
     temporary_folder,
 )
 from benchmarks.peers.environments import run_peer
+from benchmarks.pictures import draw_jpeg
 from labeling_assets.errors import ImageError
 from labeling_assets.services.images.addresses import AddressPolicy
+from labeling_assets.services.images.decoding import decode
 from labeling_assets.services.images.fetcher import ImageFetcher
 from labeling_assets.services.images.store import ImageStore
 
@@ -141,6 +143,7 @@ def image_rate(url: str, jpegs_of: Callable[[str, Path], tuple[float, Iterator[b
 
 def main() -> None:
     """Measure and print."""
+    decode(draw_jpeg(0, 2 * EDGE_PX))  # what the first image loads is not measured
     with database() as engine:
 
         def ours(url: str, folder: Path) -> tuple[float, Iterator[bytes]]:

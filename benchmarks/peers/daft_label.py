@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, create_model
 
@@ -22,8 +22,11 @@ BATCH_ROWS = 16
 
 def label_model(schema: dict[str, Any]) -> type[BaseModel]:
     """The schema as a Pydantic model, without its lengths."""
-    types: dict[str, Any] = {"array": (list[str], ...), "string": (str, ...)}
-    return create_model("Label", **{name: types[part["type"]] for name, part in schema["properties"].items()})
+    types: dict[str, Any] = {}
+    for name, part in schema["properties"].items():
+        text = Literal[tuple(part["enum"])] if "enum" in part else str
+        types[name] = (list[str] if part["type"] == "array" else text, ...)
+    return create_model("Label", **types)
 
 
 def main() -> None:

@@ -4,9 +4,7 @@ Settings: home, where DataChain keeps its data, and parallel, its number of proc
 script is run again. What goes wrong with a row is kept as its label, since an exception would end the run.
 """
 # mypy: disable-error-code="import-not-found"
-# The library is in the environment of the peer only.
-
-from __future__ import annotations
+# The library is in the environment of the peer only. It reads annotations at run time, so they are not put off.
 
 import os
 import time
@@ -36,7 +34,7 @@ def main() -> None:
         except (ollama.ResponseError, ConnectionError) as error:
             return f"error: {error}"
 
-    if not any(dataset.name == SOURCE for dataset in dc.datasets().to_list("dataset") for dataset in dataset):
+    if SOURCE not in dc.datasets().to_values("name"):
         rows = job["rows"]
         values = {"row_id": [row["row_id"] for row in rows], "path": [row["path"] for row in rows]}
         dc.read_values(**values).save(SOURCE)
