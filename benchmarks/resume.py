@@ -34,7 +34,7 @@ POLL_SECONDS = 0.02
 OURS = "labeling-assets"
 PEERS: dict[str, dict[str, Any]] = {
     "DataChain, default": {"parallel": 1},
-    "DataChain, best": {"parallel": 8},
+    "DataChain, best": {"parallel": 4},
 }
 Started = Callable[[], contextlib.AbstractContextManager[subprocess.Popen[str]]]
 

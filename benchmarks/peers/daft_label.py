@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 
 from benchmarks.peers.job import answer, read_job
 
@@ -22,11 +22,12 @@ BATCH_ROWS = 16
 
 def label_model(schema: dict[str, Any]) -> type[BaseModel]:
     """The schema as a Pydantic model, without its lengths."""
-    types: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, part in schema["properties"].items():
-        text = Literal[tuple(part["enum"])] if "enum" in part else str
-        types[name] = (list[str] if part["type"] == "array" else text, ...)
-    return create_model("Label", **types)
+        # Not as a Literal, of which Daft makes no column and then hangs.
+        extra = {"enum": part["enum"]} if "enum" in part else None
+        fields[name] = (list[str] if part["type"] == "array" else str, Field(json_schema_extra=extra))
+    return create_model("Label", **fields)
 
 
 def main() -> None:

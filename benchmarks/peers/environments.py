@@ -12,9 +12,11 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import venv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +28,8 @@ SCRIPTS = Path(__file__).parent
 PROJECT = SCRIPTS.parents[1]
 ENVIRONMENTS = Path(os.environ.get("LABELING_BENCH_ENVS") or platformdirs.user_cache_path("labeling-bench"))
 TAIL_CHARS = 4_000
+LIMIT_SECONDS = 900
+"""A script that takes longer hangs."""
 
 
 class PeerError(Exception):
@@ -62,14 +66,20 @@ def run_peer(peer: str, script: str, job: Mapping[str, Any], **variables: str) -
         variables: Environment variables for it.
 
     Raises:
-        PeerError: It ended with an error.
+        PeerError: It ended with an error, or did not end within `LIMIT_SECONDS`.
     """
     with started_peer(peer, script, job, **variables) as (process, log):
         assert process.stdout is not None
-        answers = [json.loads(line) for line in process.stdout]
-        if process.wait() != 0:
+        limit = threading.Timer(LIMIT_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
+        limit.start()
+        try:
+            answers = [json.loads(line) for line in process.stdout]
+            code = process.wait()
+        finally:
+            limit.cancel()
+        if code != 0:
             said = log.read_text(errors="replace")[-TAIL_CHARS:]
-            raise PeerError(f"{script} ended with code {process.returncode}:\n{said}")
+            raise PeerError(f"{script} ended with code {code}:\n{said}")
     return answers
 
 
@@ -107,7 +117,7 @@ def started_peer(
 def kill_session(process: subprocess.Popen[str]) -> None:
     """Kill -9 a process that leads a session, and what it started in it."""
     with contextlib.suppress(ProcessLookupError):  # all of them have ended
-        os.killpg(process.pid, 9)
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     if process.stdout is not None:
         process.stdout.close()

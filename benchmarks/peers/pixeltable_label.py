@@ -4,7 +4,7 @@ Default is the function for Ollama that Pixeltable has, which asks for JSON with
 function of the user with the schema, and another try of the rows with an error, as its documentation shows. The table
 stays in PIXELTABLE_HOME, so a second run inserts into it.
 """
-# mypy: disable-error-code="import-not-found, untyped-decorator, misc"
+# mypy: disable-error-code="import-not-found"
 # The library is in the environment of the peer only.
 
 from __future__ import annotations
@@ -58,23 +58,15 @@ def label(job: dict[str, Any]) -> None:
 
 def expression(job: dict[str, Any], table: Any) -> Any:  # noqa: ANN401 - types of Pixeltable
     """The computed column: what the model wrote."""
-    import pixeltable as pxt
-    from pixeltable.functions import ollama as functions
+    url, model, prompt = job["url"], job["model"], job["prompt"]
+    if job["settings"]["is_best"]:
+        from benchmarks.peers.pixeltable_functions import ask
 
-    url, model, schema = job["url"], job["model"], job["schema"]
-    if not job["settings"]["is_best"]:
-        messages = [{"role": "user", "content": job["prompt"], "images": [table.image]}]
-        return functions.chat(messages, model=model, format="json")["message"]["content"]
+        return ask(table.image, prompt=prompt, url=url, model=model, schema=job["schema"])
+    from pixeltable.functions import ollama
 
-    @pxt.udf
-    async def ask(image: str, prompt: str) -> str:
-        import ollama
-
-        client = ollama.AsyncClient(url)
-        response = await client.chat(model, [{"role": "user", "content": prompt, "images": [image]}], format=schema)
-        return response.message.content or ""
-
-    return ask(table.image, job["prompt"])
+    messages = [{"role": "user", "content": prompt, "images": [table.image]}]
+    return ollama.chat(messages, model=model, format="json")["message"]["content"]
 
 
 def stop_postgres() -> None:
