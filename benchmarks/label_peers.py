@@ -55,12 +55,12 @@ OURS = "labeling-assets"
 # By name in the table: environment and script, and settings. Those that need minutes are measured once.
 PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Pixeltable, best": ("pixeltable", "pixeltable_label", {"is_best": True}),
-    "DataChain, best": ("datachain", "datachain_label", {"parallel": 4}),
+    "DataChain, best": ("datachain", "datachain_label", {"parallel": SLOTS, "attempts": 3}),
     "Daft, best": ("daft", "daft_label", {"is_best": True}),
 }
 PEERS_ONCE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Pixeltable, default": ("pixeltable", "pixeltable_label", {"is_best": False}),
-    "DataChain, default": ("datachain", "datachain_label", {"parallel": 1}),
+    "DataChain, default": ("datachain", "datachain_label", {}),
     "Daft, default": ("daft", "daft_label", {"is_best": False}),
 }
 

@@ -1,7 +1,8 @@
 """DataChain: labels rows with `map` and saves the dataset. Job: rows, url, model, prompt, schema, settings.
 
-Settings: home, where DataChain keeps its data, and parallel, its number of processes. It resumes the map where the same
-script is run again. What goes wrong with a row is kept as its label, since an exception would end the run.
+Settings: home, where DataChain keeps its data; parallel (processes) and batch_size (rows stored at once), both those of
+`DataChain.settings`; attempts, how often the user's function asks a busy server. DataChain resumes the map where the
+same script is run again. What goes wrong with a row is kept as its label, since an exception would end the run.
 """
 # mypy: disable-error-code="import-not-found"
 # The library is in the environment of the peer only. It reads annotations at run time, so they are not put off.
@@ -14,6 +15,7 @@ from benchmarks.peers.job import answer, read_job
 
 SOURCE = "images"
 LABELED = "labels"
+PAUSE_SECONDS = 0.5
 
 
 def main() -> None:
@@ -25,14 +27,20 @@ def main() -> None:
 
     url, model, prompt, schema = job["url"], job["model"], job["prompt"], job["schema"]
 
+    attempts = settings.get("attempts", 1)
+
     def ask(path: str) -> str:
         import ollama
 
         message = {"role": "user", "content": prompt, "images": [Path(path).read_bytes()]}
-        try:
-            return ollama.Client(url).chat(model, [message], format=schema).message.content or ""
-        except (ollama.ResponseError, ConnectionError) as error:
-            return f"error: {error}"
+        error = ""
+        for attempt in range(attempts):
+            time.sleep(attempt * PAUSE_SECONDS)
+            try:
+                return ollama.Client(url).chat(model, [message], format=schema).message.content or ""
+            except (ollama.ResponseError, ConnectionError) as failure:
+                error = f"error: {failure}"
+        return error
 
     if SOURCE not in dc.datasets().to_values("name"):
         rows = job["rows"]
@@ -40,8 +48,9 @@ def main() -> None:
         dc.read_values(**values).save(SOURCE)
     started = time.perf_counter()
     chain = dc.read_dataset(SOURCE)
-    if settings["parallel"] > 1:
-        chain = chain.settings(parallel=settings["parallel"])
+    chosen = {name: settings[name] for name in ("parallel", "batch_size") if name in settings}
+    if chosen:
+        chain = chain.settings(**chosen)
     labeled = chain.map(label=ask, output=str).save(LABELED)
     seconds = time.perf_counter() - started
     labels = dict(labeled.to_list("row_id", "label"))
