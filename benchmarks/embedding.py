@@ -121,7 +121,8 @@ class EmbeddingRates:
         from transformers import AutoModel, AutoProcessor
 
         model = AutoModel.from_pretrained(self._model, dtype=torch.float32).eval()
-        processor = AutoProcessor.from_pretrained(self._model, backend="pil")
+        processor_class: Any = AutoProcessor  # its methods have no types
+        processor = processor_class.from_pretrained(self._model, backend="pil")
         images = [Image.open(path).convert("RGB") for path in self._path_by_sha.values()]
         batches = [
             processor(images=images[start : start + BATCH], return_tensors="pt")["pixel_values"]

@@ -60,8 +60,8 @@ class LabelWork:
     @property
     def faults(self) -> list[Fault]:
         """What the server does wrong."""
-        kinds = [("busy", self.busy, 1), ("no_json", self.malformed, None)]
-        return [Fault(kind, images=tuple(shas), first_tries=tries) for kind, shas, tries in kinds if shas]
+        faults = [Fault("busy", images=tuple(self.busy), first_tries=1), Fault("no_json", images=tuple(self.malformed))]
+        return [fault for fault in faults if fault.images]  # without images a fault concerns all
 
     def job(self, url: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         """What a peer's script gets."""

@@ -9,7 +9,7 @@ sentence_transformers. The unit vectors are saved as `out`.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
@@ -67,7 +67,9 @@ def transformers(job: dict[str, Any]) -> Any:  # noqa: ANN401 - a function on ar
 
     def embed(paths: list[str]) -> Any:  # noqa: ANN401 - an array
         processes = PROCESSES if job["how"] == "dataloader" else 0
-        loader = DataLoader(paths, batch_size=job.get("batch", 1), collate_fn=pixels, num_workers=processes)
+        loader: DataLoader[Any] = DataLoader(
+            cast("Any", paths), batch_size=job.get("batch", 1), collate_fn=pixels, num_workers=processes
+        )
         vectors = []
         for batch in loader:
             features = model.get_image_features(pixel_values=batch).pooler_output

@@ -1,6 +1,6 @@
 """The user's function of `pixeltable_label.py`; Pixeltable takes such functions from modules only, not from scripts."""
 # mypy: disable-error-code="import-not-found, untyped-decorator, misc"
-# The libraries are in the environment of the peer only. Pixeltable reads annotations at run time, so they are not put off.
+# The libraries are in the environment of the peer only. It reads annotations at run time, so they are not put off.
 
 import pixeltable as pxt
 
