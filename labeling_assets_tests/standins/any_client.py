@@ -37,17 +37,25 @@ class AnyClient:
                 return
             body += message.get("body", b"")
             has_more = message.get("more_body", False)
-        waiting: list[Message] = [{"type": "http.request", "body": self._rewritten(body), "more_body": False}]
+        waiting: list[Message] = [
+            {
+                "type": "http.request",
+                "body": self._rewritten(body, is_openai=scope["path"].startswith("/v1/")),
+                "more_body": False,
+            }
+        ]
 
         async def replay() -> Message:
             return waiting.pop() if waiting else await receive()
 
         await self._app(scope, replay, send)
 
-    def _rewritten(self, body: bytes) -> bytes:
+    def _rewritten(self, body: bytes, *, is_openai: bool) -> bytes:
         try:
             request = json.loads(body)
         except ValueError:
+            return body
+        if not isinstance(request, dict):
             return body
         if request.get("format") == "json":
             request["format"] = self._schema
@@ -56,8 +64,7 @@ class AnyClient:
         response_format = request.get("response_format")
         if isinstance(response_format, dict) and response_format.get("type") == "json_object":
             request["response_format"] = {"type": "json_schema", "json_schema": {"schema": self._schema}}
-        if response_format is not None:
-            for message in request.get("messages", ()):
-                if isinstance(message.get("content"), str):
-                    message["content"] = [{"type": "text", "text": message["content"]}]
+        for message in request.get("messages", ()) if is_openai else ():
+            if isinstance(message.get("content"), str):
+                message["content"] = [{"type": "text", "text": message["content"]}]
         return json.dumps(request).encode()
