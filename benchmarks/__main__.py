@@ -1,15 +1,21 @@
 """Runs benchmarks: `python -m benchmarks` all of them, one after the other, `python -m benchmarks NAME` one.
 
 Each is a module with `main()` and runs in a process of its own. Exit code 1 when a ratio is below its goal or a
-benchmark fails, 2 for an unknown name.
+benchmark fails, 2 for an unknown name. Where LABELING_BENCH_RESULTS names a file, every ROW and RESULT is added to it
+as a line of JSON with the machine and the time; `python -m benchmarks.table FILE` makes the documentation's tables.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import os
+import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 BENCHMARKS = (
     "label_stage",
@@ -19,8 +25,34 @@ BENCHMARKS = (
     "memory",
     "source_fingerprint",
     "perceptual_hash",
+    "fetch",
+    "label_peers",
+    "resume",
+    "embedding",
+    "gpu",
 )
-RESULT = "RESULT "
+KINDS = ("ROW", "RESULT")
+
+
+def machine() -> str:
+    """What the figures were measured on, in one line."""
+    name = platform.processor() or platform.machine()
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.exists():
+        lines = cpu_info.read_text().splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{os.cpu_count()} x {name}, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+
+
+def keep(kind: str, benchmark: str, figures: dict[str, Any]) -> None:
+    """Add figures to the file of LABELING_BENCH_RESULTS, where one is named."""
+    path = os.environ.get("LABELING_BENCH_RESULTS")
+    if not path:
+        return
+    measured_at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    about = {"kind": kind, "benchmark": benchmark, "measured_at": measured_at, "machine": machine()}
+    with Path(path).open("a") as file:
+        file.write(json.dumps(about | figures) + "\n")
 
 
 def reaches_goal(name: str) -> bool:
@@ -32,8 +64,11 @@ def reaches_goal(name: str) -> bool:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
-            if line.startswith(RESULT):
-                results.append(json.loads(line.removeprefix(RESULT)))
+            kind, _, figures = line.partition(" ")
+            if kind in KINDS:
+                keep(kind, name, json.loads(figures))
+            if kind == "RESULT":
+                results.append(json.loads(figures))
     return process.returncode == 0 and bool(results) and all(each["ratio"] >= each["goal"] for each in results)
 
 
