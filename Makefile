@@ -32,7 +32,7 @@ dev: install ## Dagster UI at http://127.0.0.1:3000
 	@$(BIN)/labeling dev
 
 test: models ## All tests but those that take minutes
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 check: models ## Lint, types and definitions
 	$(BIN)/ruff check .

@@ -147,7 +147,7 @@ def test_the_information_tells_device_batch_and_memory() -> None:
     embedder = embedder_of(FaultyTowers(), batch_size=0)
     info = embedder.model_info()
     assert (info["device"], info["dtype"], info["batch_size"]) == ("cuda:0", "bfloat16", 64)
-    assert (info["peak_memory_bytes"], info["workers"]) == (123, 1)
+    assert (info["peak_memory_bytes"], info["workers"]) == (123, 2)
     embedder.close()
 
 

@@ -169,7 +169,7 @@ def test_a_pool_uses_every_device_at_once_and_keeps_the_order(models: Callable[[
         expected = embedder.embed_images(IMAGES)
         copies = [CountingEmbedder(embedder, both) for _ in range(2)]
         pool = EmbedderPool(copies)
-        assert pool.workers == 2
+        assert pool.workers == 4
         results: dict[int, np.ndarray] = {}
         threads = [
             threading.Thread(target=lambda number=number: results.update({number: pool.embed_images(IMAGES[number:])}))
