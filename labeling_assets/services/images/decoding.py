@@ -24,10 +24,9 @@ from PIL.ExifTags import Base as ExifTag
 from labeling_assets.errors import ImageTooLargeError, ImageTooSmallError, InvalidImageError
 from labeling_assets.products.images import ImageFacts
 from labeling_assets.products.perceptual_hash import SQUARE_PX, phash_squares, to_hex
-from labeling_assets.services.images.resampling import resample
 
 # Changes whenever the same bytes would give another small JPEG: size, quality, resampling, background.
-MODEL_JPEG_VERSION = "jpeg512-2"
+MODEL_JPEG_VERSION = "jpeg512-1"
 MODEL_EDGE_PX = 512
 JPEG_QUALITY = 90
 
@@ -226,7 +225,8 @@ def _shrink(
     with _large_images if held_pixels > LARGE_PIXELS else contextlib.nullcontext():
         try:
             image.load()
-            resized = _resized(_plain(image), target, draft[1] if draft else (0, 0, *image.size))
+            box = draft[1] if draft else None
+            resized = _plain(image).resize(target, Image.Resampling.LANCZOS, box, reducing_gap=2.0)
         except _DECODER_ERRORS as error:
             raise InvalidImageError("The image is damaged or cut off.") from error
     if resized.mode == "RGBA":
@@ -243,15 +243,6 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image if image.mode in {"L", "RGB", "CMYK"} else image.convert("RGB")
-
-
-def _resized(image: Image.Image, target: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
-    """The box of the image, which begins at 0, 0, resized to `target` by the Lanczos filter."""
-    # Pillow is the faster one where few pixels come out, and where it can first halve the image by plain means.
-    is_pillows = image.size == target or min(target) < 128 or box[2] >= 4 * target[0] or box[3] >= 4 * target[1]
-    if is_pillows or image.mode not in {"L", "RGB"}:
-        return image.resize(target, Image.Resampling.LANCZOS, box, reducing_gap=2.0)
-    return resample(image, target, box)
 
 
 def _to_jpeg(image: Image.Image, quality: int) -> bytes:
