@@ -99,16 +99,6 @@ class LabelLedger:
             rows = connection.execute(_FIND, {"shas": shas, **vars(key)}).mappings()
             return {row["image_sha256"]: _entry(row) for row in rows}
 
-    def known(self, shas: Collection[str], key: LabelKey) -> set[str]:
-        """Those of the images that have an entry, without what it says."""
-        return set().union(*(self._known_batch(batch, key) for batch in _batches(shas)))
-
-    @waits_out_outages
-    def _known_batch(self, shas: Sequence[str], key: LabelKey) -> set[str]:
-        query = sa.select(label_ledger.c.image_sha256).where(_IS_ONE_OF, *_HAS_KEY)
-        with database_errors("The label ledger cannot be read"), self._engine.connect() as connection:
-            return set(connection.execute(query, {"shas": shas, **vars(key)}).scalars())
-
     @waits_out_outages
     def put(self, sha: str, key: LabelKey, entry: LedgerEntry) -> LedgerEntry:
         """Keep an entry, durable on return, and return the one that stands.

@@ -27,6 +27,7 @@ from labeling_assets.errors import (
 from labeling_assets.products.cost import SECONDS_AN_HOUR, Prices
 from labeling_assets.products.labels import Label
 from labeling_assets.services.ledger import LabelLedger
+from labeling_assets.services.ledger_use import LedgerUse
 from labeling_assets.services.vision.budget import (
     CALLS_PER_IMAGE,
     Budget,
@@ -250,7 +251,7 @@ def test_the_labeler_stops_before_it_overspends_and_goes_on_with_another_budget(
     with pytest.raises(BudgetSpentError, match="6 images are left"):
         list(labeler.label_all(PICTURES, PICTURES.__getitem__))
     assert budget.spent == 5 * cost
-    known = ledger.known(rest, labeler._key)
+    known = LedgerUse(engine).known(rest, vars(labeler.key))
     assert len(known) == 5
     assert server.model.stats.calls == 6
 

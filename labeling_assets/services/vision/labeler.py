@@ -28,6 +28,7 @@ from labeling_assets.products.labels import LABEL_SCHEMA, SCHEMA_VERSION, Label,
 from labeling_assets.products.prompt import Prompt, packaged_prompt
 from labeling_assets.services.claims import Claims
 from labeling_assets.services.ledger import LabelKey, LabelLedger, LedgerEntry
+from labeling_assets.services.ledger_use import LedgerUse
 from labeling_assets.services.pipeline import Later, Pipeline, Ready
 from labeling_assets.services.vision import VisionModel
 from labeling_assets.services.vision.budget import Budget
@@ -197,7 +198,7 @@ class Labeler:
             yield batch
 
     def _count_unknown(self, shas: Sequence[str]) -> int:
-        return len(shas) - len(self._ledger.known(shas, self._key))
+        return len(shas) - len(LedgerUse(self._ledger.engine).known(shas, vars(self._key)))
 
     def _counted(self, outcome: _Outcome) -> tuple[str, Label | RowError]:
         counts, cost = self.counts, outcome.cost
