@@ -234,9 +234,9 @@ class ProductDatabase:
         """
         written = removed = 0
         everything = [*rows, *restored]
+        _ensure_data_label(self.engine)
         with database_errors("ai_craw.data_label cannot be written"), self.engine.begin() as connection:
             connection.execute(sa.text("select pg_advisory_xact_lock(hashtext('ai_craw.data_label'))"))
-            _ensure_data_label(connection)
             if leaving:
                 gone = sa.delete(data_label).where(data_label.c.date_created == day, _is_any(leaving))
                 removed = connection.execute(gone).rowcount
@@ -280,8 +280,8 @@ class ProductDatabase:
     @waits_out_outages
     def _data_label_ids(self, condition: sa.ColumnElement[bool]) -> set[str]:
         query = sa.select(data_label.c.id_sanpham).where(condition)
+        _ensure_data_label(self.engine)
         with database_errors("ai_craw.data_label cannot be read"), self.engine.begin() as connection:
-            _ensure_data_label(connection)
             return set(connection.execute(query).scalars())
 
 
@@ -303,8 +303,12 @@ def _upsert_labels(rows: Sequence[Mapping[str, Any]]) -> sa.Insert:
     )
 
 
-def _ensure_data_label(connection: sa.Connection) -> None:
+def _ensure_data_label(engine: sa.Engine) -> None:
     """Create `ai_craw.data_label` where it does not exist."""
-    if not sa.inspect(connection).has_table(data_label.name, schema=data_label.schema):
-        connection.execute(sa.schema.CreateSchema(str(data_label.schema), if_not_exists=True))
-        connection.execute(sa.schema.CreateTable(data_label, if_not_exists=True))
+    with database_errors("ai_craw.data_label cannot be set up"):
+        if sa.inspect(engine).has_table(data_label.name, schema=data_label.schema):
+            return
+        # A transaction that begins once the lock is held sees the schema that another one has made.
+        with advisory_lock(engine, f"schema:{data_label.schema}"), engine.begin() as connection:
+            connection.execute(sa.schema.CreateSchema(str(data_label.schema), if_not_exists=True))
+            connection.execute(sa.schema.CreateTable(data_label, if_not_exists=True))

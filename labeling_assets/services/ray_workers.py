@@ -33,6 +33,7 @@ MAX_DEATHS = 3
 START_SECONDS = 300.0
 """How long a call waits for a worker: actors start in seconds, unless the cluster has no room for them."""
 KNOCK_SECONDS = 10.0
+QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 OBJECT_STORE_BYTES = 512 * 2**20
 """Shared memory of a cluster on this machine; a batch of 64 images of 512 px takes 50 MB."""
 
@@ -247,21 +248,39 @@ def _connect(address: str) -> None:
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not address:
-        # The servers of a cluster listen on all interfaces and run what they are sent: only by who has the token.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
         _knock(address)
         with _own_signal_handler():
-            ray.init(address or "local", **options)
+            if address:
+                ray.init(address, **QUIET)
+            else:
+                # A cluster's servers listen on all interfaces and run what they are sent: only by who has the token.
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+                start_cluster(object_store_memory=OBJECT_STORE_BYTES)
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ConfigurationError(
             f"The Ray cluster {address or 'on this machine'} cannot be reached: {reason}.",
             "Check LABELING_RAY_ADDRESS, and that the cluster runs the same releases of Python and Ray.",
         ) from error
+
+
+def start_cluster(**options: Any) -> None:  # noqa: ANN401 - those of `ray.init`
+    """Start a cluster on this machine, which ends with this process.
+
+    Ray waits 30 s for its first server, which is too short where the machine is busy and the files are cold.
+
+    Raises:
+        RuntimeError: It does not start, also at the second try.
+    """
+    import ray
+
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "60")
+    try:
+        ray.init("local", include_dashboard=False, **QUIET, **options)
+    except RuntimeError:
+        ray.shutdown()
+        ray.init("local", include_dashboard=False, **QUIET, **options)
 
 
 def _knock(address: str) -> None:

@@ -46,7 +46,7 @@ def cluster() -> Iterator[RayCluster]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", os.pathsep.join(filter(None, folders)))
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init("local", num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False)
+        ray_workers.start_cluster(num_cpus=2, object_store_memory=100 * 2**20)
         yield connect.ray_cluster("", 1.0)
         connect.close_services()
         ray.shutdown()

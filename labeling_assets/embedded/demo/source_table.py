@@ -9,8 +9,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 
 from labeling_assets.embedded.demo.contents import LINK_PREFIX, Catalogue, SourceRow
-
-_LOCK_KEY = 7_203_114_902  # any number that no other advisory lock of the database has
+from labeling_assets.services.postgres import advisory_lock
 
 
 def load_catalogue_rows(
@@ -36,8 +35,8 @@ def load_catalogue_rows(
     schema, name = source_table.split(".")
     table = _source_table(schema, name)
     rows = [_values(row, image_base_url) for row in catalogue.rows]
-    with engine.begin() as connection:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
+    # A transaction that begins once the lock is held sees the schema that another one has made.
+    with advisory_lock(engine, f"schema:{schema}"), engine.begin() as connection:
         connection.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
         table.create(connection, checkfirst=True)
         connection.execute(sa.delete(table).where(table.c.link.startswith(LINK_PREFIX, autoescape=True)))
