@@ -7,7 +7,6 @@ Nothing is ever replaced there.
 from __future__ import annotations
 
 import json
-import uuid
 from pathlib import Path
 
 from upath import UPath
@@ -15,9 +14,9 @@ from upath import UPath
 from labeling_assets.errors import ImageError, ServiceUnavailableError
 from labeling_assets.products.comparison_page import render_page
 from labeling_assets.products.evaluation import Evaluation
-from labeling_assets.services.day_tables import is_local
 from labeling_assets.services.images.files import open_root
 from labeling_assets.services.images.store import ImageStore
+from labeling_assets.services.whole_files import write_whole
 
 FOLDER = "label_evaluation"
 PICTURE_EDGE_PX = 256
@@ -75,17 +74,7 @@ def local_path(path: Path) -> UPath:
 def _write(path: UPath, text: str) -> None:
     """Write a file so that readers see all of it or none."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not is_local(path):
-            path.write_bytes(text.encode())  # an object store shows an object when all of it has arrived
-            return
-        part = path.with_name(f".{uuid.uuid4().hex}.part")
-        try:
-            part.write_bytes(text.encode())
-            part.rename(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        write_whole(path, text.encode())
     except OSError as error:
         raise ServiceUnavailableError(
             f"{path} cannot be written: {error.strerror or error}.", "Check the folder, or LABELING_STORAGE."

@@ -145,6 +145,23 @@ def test_endpoints_that_are_all_busy_spend_the_attempts() -> None:
     assert Counter(endpoints.asked) == {"a": 3, "b": 3}
 
 
+def test_a_refused_request_is_not_given_up_while_the_endpoint_answers_others() -> None:
+    endpoints = Endpoints("a", slots=2, first_wait_seconds=0.0)
+    refused = 0
+
+    def request(url: str) -> VisionReply:
+        nonlocal refused
+        if refused % 2:  # between two refusals another request comes and is answered
+            assert endpoints.pool.call(reply_of, 1).text == url
+        if refused == 9:
+            return reply_of(url)
+        refused += 1
+        raise failure("load", max_attempts=3)
+
+    assert endpoints.pool.call(request, 1).text == "a"
+    assert refused == 9
+
+
 def test_the_pause_that_an_endpoint_asks_for_is_kept_where_there_is_no_other() -> None:
     endpoints = Endpoints("a", first_wait_seconds=0.0)
     endpoints.failures["a"] = [failure("load", max_attempts=2, pause_seconds=0.2)]

@@ -6,7 +6,6 @@ models read. What is known of images and URLs is in `history.py`.
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 from upath import UPath
@@ -14,6 +13,7 @@ from upath import UPath
 from labeling_assets.errors import ConfigurationError, ImageUnavailableError, ServiceUnavailableError
 from labeling_assets.services.day_tables import is_local
 from labeling_assets.services.images.decoding import MODEL_JPEG_VERSION
+from labeling_assets.services.whole_files import write_whole
 
 FOLDER = "images"
 _DRIVERS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # protocol to extra of this package
@@ -101,19 +101,8 @@ class ImageFiles:
         Raises:
             ServiceUnavailableError: The storage cannot be written.
         """
-        target = self._root / path
         try:
-            if isinstance(target, UPath):
-                target.write_bytes(content)  # an object store shows an object when all of it has arrived
-                return
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f".{uuid.uuid4().hex}.part")
-            try:
-                part.write_bytes(content)
-                part.rename(target)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
+            write_whole(self._root / path, content)
         except OSError as error:
             raise _unusable("written", error) from error
 

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -61,6 +61,21 @@ class _Endpoint:
         return self.in_flight / self.concurrency.permits
 
 
+@dataclass
+class _Past:
+    """What one request went through.
+
+    Attributes:
+        suspected: Endpoints on which it failed.
+        replies: Replies of the pool to all requests, when its attempts were last counted anew.
+        forgiven_attempts: Attempts before that.
+    """
+
+    suspected: set[str] = field(default_factory=set)
+    replies: int = 0
+    forgiven_attempts: int = 0
+
+
 class EndpointPool:
     """Gives each request to the least loaded endpoint, and no endpoint more requests at once than it has slots.
 
@@ -98,6 +113,7 @@ class EndpointPool:
         self._pacing = pacing
         self._first_wait_seconds = first_wait_seconds
         self._changed = threading.Condition()
+        self._replies = 0
 
     @property
     def slots(self) -> int:
@@ -132,6 +148,9 @@ class EndpointPool:
     def call(self, request: Callable[[str], VisionReply], estimated_tokens: int) -> VisionReply:
         """The result of `request(url)`, repeated with back-off while it raises `TransientError`.
 
+        Refusals spend the attempts of a request only while the endpoints answer no other one either: of many requests
+        to a server with few slots, chance picks the one that is refused again and again.
+
         Args:
             request: Sends the request to the endpoint of an address.
             estimated_tokens: Tokens that it will take, read and written, for the rate limit.
@@ -139,14 +158,15 @@ class EndpointPool:
         Raises:
             LabelingError: `TransientError.final`, when the last attempt failed too.
         """
+        past = _Past(replies=self._replies)
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
-            stop=_is_spent,
+            stop=lambda state: self._is_spent(state, past),
             wait=wait_random_exponential(multiplier=self._first_wait_seconds, max=MAX_WAIT_SECONDS),
             reraise=True,
         )
         try:
-            reply: VisionReply = retrying(self._attempt, request, estimated_tokens, set())
+            reply: VisionReply = retrying(self._attempt, request, estimated_tokens, past.suspected)
         except TransientError as error:
             raise error.final from error.__cause__
         return reply
@@ -177,6 +197,14 @@ class EndpointPool:
                     if not self._has_untried(tried):
                         raise
 
+    def _is_spent(self, state: RetryCallState, past: _Past) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        if not isinstance(error, TransientError):
+            return False
+        if error.cause == "load" and past.replies != self._replies:
+            past.replies, past.forgiven_attempts = self._replies, state.attempt_number
+        return state.attempt_number - past.forgiven_attempts >= error.max_attempts
+
     def _ask(self, endpoint: _Endpoint, request: Callable[[str], VisionReply], estimated_tokens: int) -> VisionReply:
         if endpoint.is_out:
             self._probe(endpoint.url)
@@ -186,6 +214,7 @@ class EndpointPool:
         if tokens := reply.prompt_tokens + reply.output_tokens:
             self._pacing.correct(estimated_tokens, tokens)
         with self._changed:
+            self._replies += 1
             endpoint.failures = 0
             endpoint.concurrency.on_reply(endpoint.in_flight, time.monotonic())
         return reply
@@ -253,11 +282,6 @@ class EndpointPool:
         awake = [endpoint for endpoint in untried if is_none_in or endpoint.rests_until <= now]
         free = [endpoint for endpoint in awake if endpoint.in_flight < endpoint.concurrency.permits]
         return min(free, key=lambda each: (each.failures if is_none_in else 0, each.load), default=None)
-
-
-def _is_spent(state: RetryCallState) -> bool:
-    error = state.outcome.exception() if state.outcome else None
-    return isinstance(error, TransientError) and state.attempt_number >= error.max_attempts
 
 
 def client_options(url: str, slots: int, timeout_seconds: float) -> dict[str, Any]:
