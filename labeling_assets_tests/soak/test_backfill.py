@@ -7,7 +7,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from labeling_assets.settings import Settings
 from labeling_assets_tests.services.faulty_image_host import encoded, with_etag
 from labeling_assets_tests.soak.backfills import cancel_backfill, launch_backfill, terminate_run
 from labeling_assets_tests.soak.running import TABLE, Platform, running_platform
+from labeling_assets_tests.soak.watching import tell, wait_until
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
 
@@ -87,11 +87,10 @@ def test_a_backfill_with_one_bad_day_stopped_half_way_is_taken_up_without_a_seco
     assert f"{bad} failed" in printed
     assert "much" in printed
 
-    print(
+    tell(
         f"{DAYS} days of {PRODUCTS} products: stopped at {calls} of {distinct} calls in {seconds_to_stop:.1f} s, "
         f"resumed in {seconds:.0f} s, {platform.model_calls()} calls in all, at most "
         f"{usage.most_bytes / 1e6:.0f} MB",
-        file=sys.stderr,
     )
     one_day_is_failed_and_the_others_are_done(platform, days, bad)
     assert platform.model_calls() == distinct
@@ -112,21 +111,20 @@ def test_a_backfill_of_the_ui_with_one_bad_day_does_the_others_in_one_run(slow_p
         wait_for_calls(platform, before + distinct // 8)
         started = time.monotonic()
         cancel(platform, cancelled)
-        wait_for(cancelled.has_stopped, limit_seconds)
+        wait_until(cancelled.has_stopped, limit_seconds)
         seconds_to_stop[name] = round(time.monotonic() - started, 1)
         assert cancelled.run_statuses() == ["CANCELED"]
         assert platform.model_calls() < distinct
-        wait_for(lambda: not platform.processes("run"), CANCEL_SECONDS)
-        wait_for(cancelled.has_ended)
+        wait_until(lambda: not platform.processes("run"), CANCEL_SECONDS)
+        wait_until(cancelled.has_ended)
         platform.nothing_is_left_running()
 
     started = time.monotonic()
     backfill = launch_backfill(platform, days)
-    wait_for(backfill.has_ended)
-    print(
+    wait_until(backfill.has_ended)
+    tell(
         f"{DAEMON_DAYS} days of {PRODUCTS} products through the daemon: seconds to cancel {seconds_to_stop}, taken up "
         f"in {time.monotonic() - started:.0f} s, {platform.model_calls()} calls for {distinct} images",
-        file=sys.stderr,
     )
     assert backfill.status() == "COMPLETED_FAILED"
     assert backfill.run_statuses() == ["FAILURE"]
@@ -153,15 +151,8 @@ class MemoryWatch:
             time.sleep(0.1)
 
 
-def wait_for(holds: Callable[[], bool], timeout_seconds: float = 600) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {timeout_seconds} s"
-        time.sleep(0.1)
-
-
 def wait_for_calls(platform: Platform, count: int) -> None:
-    wait_for(lambda: platform.model_calls() >= count)
+    wait_until(lambda: platform.model_calls() >= count)
 
 
 def fill(platform: Platform, days: list[dt.date], bad: dt.date, images_a_day: int = IMAGES_A_DAY) -> int:

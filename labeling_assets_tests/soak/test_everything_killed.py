@@ -9,7 +9,6 @@ import datetime as dt
 import os
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from labeling_assets_tests.soak.running import SLOTS, TABLE, ZONE, Part, Platform, insert, running_platform
+from labeling_assets_tests.soak.watching import tell
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
@@ -48,7 +48,7 @@ def platform(home: Path) -> Iterator[Platform]:
 
 
 def test_what_is_killed_at_random_comes_back_and_the_stores_follow_the_source(platform: Platform) -> None:
-    print(f"seed {SEED}", file=sys.stderr)
+    tell(f"seed {SEED}")
     chance = random.Random(SEED)
     victims = [VICTIMS[number % len(VICTIMS)] for number in range(KILLS)]
     chance.shuffle(victims)
@@ -67,15 +67,14 @@ def test_what_is_killed_at_random_comes_back_and_the_stores_follow_the_source(pl
         wait_until_whole(platform, victim)
         seconds = time.monotonic() - started
         slowest = max(slowest, seconds)
-        print(f"{victim} killed ({len(killed)} processes), whole after {seconds:.0f} s", file=sys.stderr)
+        tell(f"{victim} killed ({len(killed)} processes), whole after {seconds:.0f} s")
 
     seconds = platform.wait_until_in_step(CONVERGENCE_SECONDS)
     calls, distinct = platform.model_calls(), platform.distinct_images_asked()
-    print(
+    tell(
         f"{dict(kills)} killed, whole again after at most {slowest:.0f} s, in step {seconds:.0f} s after the last; "
         f"{platform.row_count()} rows, {distinct} distinct images, {calls} model calls; "
         f"runs {dict(platform.run_statuses())}",
-        file=sys.stderr,
     )
     assert platform.differences() == []
     assert len(platform.data_label()) == len(platform.milvus()) > 0

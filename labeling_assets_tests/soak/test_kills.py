@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from labeling_assets.embedded.demo.contents import LABELED
 from labeling_assets.embedded.demo.install import install_demo
 from labeling_assets.settings import Settings
 from labeling_assets_tests.integration.installation import Installation, installed
+from labeling_assets_tests.soak.watching import tell
 from labeling_assets_tests.standins.process import ollama_process
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
@@ -59,7 +59,7 @@ def test_runs_killed_at_random_moments_lose_and_repeat_nothing(installation: Ins
     products_are_held_once(installation)
     calls = httpx.get(f"{installation.settings['OLLAMA_HOSTS']}/_stats").json()["calls"]
     distinct = len({row["image_sha256"] for row in installation.milvus()})
-    print(f"{kills} kills, {distinct} distinct images, {calls} model calls", file=sys.stderr)
+    tell(f"{kills} kills, {distinct} distinct images, {calls} model calls")
     assert calls <= distinct + SLOTS * kills
     nothing_is_left_running(installation)
 
