@@ -39,6 +39,7 @@ from benchmarks.pictures import draw_jpeg
 from labeling_assets.services.connect import Services, close_services
 from labeling_assets.services.embedding import Embedder
 from labeling_assets.services.embedding.cached import CachedEmbedder
+from labeling_assets.services.images.decoding import model_image
 from labeling_assets.services.tables import vector_cache
 from labeling_assets.settings import Settings
 from labeling_assets_tests.standins.tiny_models import tiny_clip
@@ -96,10 +97,7 @@ class EmbeddingRates:
         return len(vectors) / seconds
 
     def _open(self, sha: str) -> Image.Image:
-        image = Image.open(self._path_by_sha[sha])
-        image.draft("RGB", (MODEL_EDGE_PX, MODEL_EDGE_PX))
-        image.load()
-        return image
+        return model_image(self._path_by_sha[sha].read_bytes(), self._embedder.image_edge_px)
 
     def peer(self, settings: dict[str, Any], _: int) -> float:
         """Images a second of a peer, whose vectors must be those of the same images."""

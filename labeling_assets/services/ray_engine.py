@@ -39,6 +39,7 @@ class RayEmbedder:
         self._workers = cluster.workers(on_gpu=on_gpu and cluster.gpus > 0)
         self._service = RemoteService(factory, values, "identity")
         self._identity: EmbedderIdentity = self._workers.call(self._service, "identity")
+        self._image_edge_px: int = self._workers.call(self._service, "image_edge_px")
 
     @property
     def identity(self) -> EmbedderIdentity:
@@ -49,6 +50,11 @@ class RayEmbedder:
     def workers(self) -> int:
         """Actors of the cluster."""
         return self._workers.count
+
+    @property
+    def image_edge_px(self) -> int:
+        """See `Embedder.image_edge_px`."""
+        return self._image_edge_px
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """See `Embedder.embed_texts`.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from labeling_assets.services.embedding import Embedder
+from labeling_assets.services.images.decoding import model_image
 
 TEXTS = (
     "Best dad ever mug, a Father's Day gift",
@@ -130,6 +133,14 @@ class EmbedderContract:
         vectors = embedder.embed_images([whole, whole.resize((300, 300), Image.Resampling.LANCZOS), picture(8)])
         assert vectors[0] @ vectors[1] > 0.9
         assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2]
+
+    def test_an_image_decoded_no_larger_than_is_needed_has_nearly_the_same_vector(self, embedder: Embedder):
+        file = io.BytesIO()
+        picture(7, (512, 512)).save(file, "JPEG", quality=90)
+        whole, needed = (model_image(file.getvalue(), edge_px) for edge_px in (0, embedder.image_edge_px))
+        assert min(needed.size) >= min(embedder.image_edge_px, 512)
+        vectors = embedder.embed_images([whole, needed])
+        assert vectors[0] @ vectors[1] > 0.99
 
     def test_the_identity_is_stable_and_the_information_agrees(self, embedder: Embedder):
         info = embedder.model_info()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageOps
 
 from labeling_assets.errors import ImageError, ImageTooLargeError, ImageTooSmallError, InvalidImageError
+from labeling_assets.services.images import decoding
 from labeling_assets.services.images.decoding import decode, fit_within, thumbnail
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -331,3 +332,13 @@ def test_a_damaged_image_is_decoded_or_raises_an_image_error(
     except ImageError:
         return
     assert facts.model_size_bytes == len(small)
+
+
+@given(width=st.integers(28, 512), height=st.integers(28, 512), edge_px=st.integers(0, 600))
+def test_a_model_image_is_decoded_smaller_only_as_long_as_both_edges_suffice(
+    width: int, height: int, edge_px: int
+) -> None:
+    small = decoding.model_image(jpeg(size=(width, height)), edge_px)
+    assert small.width >= min(edge_px, width)
+    assert small.height >= min(edge_px, height)
+    assert (small.size != (width, height)) == (0 < 2 * edge_px <= min(width, height))

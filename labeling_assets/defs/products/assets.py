@@ -319,12 +319,13 @@ def clip_vectors(
     """
     with Stage(context, product_database, storage) as stage:
         store, model, engine = image_store.get(), embedder.get(), product_database.get().engine
+        open_image = functools.partial(store.model_image, edge_px=model.image_edge_px)
 
         def embed(day: dt.date) -> DayResult:
             labels, cached = stage.read("qwen_labels", day), CachedEmbedder(model, engine)
             products = list(from_table(labels, LabeledProduct))
             descriptions = cached.embed_texts([row.description for row in products])
-            images, errors = cached.embed_images([str(row.image_sha256) for row in products], store.model_image)
+            images, errors = cached.embed_images([str(row.image_sha256) for row in products], open_image)
             records, positions, failures = embedded_products(products, errors, cached.identity.key)
             rows = np.asarray(positions, dtype=np.intp)
             table = with_vectors(to_table(records, EmbeddedProduct), images[rows], descriptions[rows])

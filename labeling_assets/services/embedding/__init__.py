@@ -48,6 +48,10 @@ class Embedder(Protocol):
     def workers(self) -> int:
         """Threads that keep every device busy; calls of more wait for each other."""
 
+    @property
+    def image_edge_px(self) -> int:
+        """Pixels that both edges of an image should have; a larger one is made smaller anyway. 0: all there are."""
+
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """L2-normalised vectors of the texts; the zero vector for an empty or blank text."""
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float32]
 
 PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
-PREPROCESSING_VERSION = "1"
+PREPROCESSING_VERSION = "2"
 """Raise it with any change of code that can change a vector."""
 
 _SIGLIP = ("siglip", "siglip2")
@@ -77,6 +77,11 @@ class DualEncoderTowers:
             shape = (1, 3, 1, 1)
             self._mean = torch.tensor(self._preparation.mean, device=self._device).reshape(shape)
             self._std = torch.tensor(self._preparation.std, device=self._device).reshape(shape)
+
+    @property
+    def image_edge_px(self) -> int:
+        """See `Towers.image_edge_px`."""
+        return self._preparation.edge_px if self._preparation else 0
 
     def prepare_image(self, image: Image.Image) -> Any:  # noqa: ANN401 - as the model's processor gives it
         """The pixels, where the preparation is known; else what the model's own processor makes of the image."""

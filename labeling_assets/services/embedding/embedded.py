@@ -19,6 +19,7 @@ from labeling_assets.services.embedding import EmbedderIdentity
 from labeling_assets.services.embedding.hashed_text import TEXT_DIMENSIONS, TEXT_PARAMETERS, hash_texts
 from labeling_assets.services.embedding.picture_features import (
     COLOUR_DIMENSIONS,
+    EDGE_PX,
     PICTURE_PARAMETERS,
     SHAPE_DIMENSIONS,
     colour_block,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     FloatArray = npt.NDArray[np.float32]
 
 NAME = "embedded-hash-v1"
-PREPROCESSING_VERSION = "1"
+PREPROCESSING_VERSION = "2"
 """Raise it with any change of code that can change a vector."""
 
 DIMENSION = TEXT_DIMENSIONS + SHAPE_DIMENSIONS + COLOUR_DIMENSIONS
@@ -65,6 +66,11 @@ class EmbeddedEmbedder:
     def workers(self) -> int:
         """1: it holds Python's lock most of the time."""
         return 1
+
+    @property
+    def image_edge_px(self) -> int:
+        """Twice the edge that the features are made of: their cosine with those of the whole image is above 0.999."""
+        return 2 * EDGE_PX
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """Unit vectors, float32, shape (len(texts), 1024), only the text block filled; zero for a blank text.

@@ -108,6 +108,11 @@ class JinaTowers:
         """1 for the quantised file: its scale is taken from the whole batch, so a neighbour would change a vector."""
         return 1 if self.dtype == "int8" else None
 
+    @property
+    def image_edge_px(self) -> int:
+        """See `Towers.image_edge_px`."""
+        return self._preparation.edge_px
+
     def prepare_image(self, image: Image.Image) -> ByteArray:
         """The pixels of the centre square."""
         return self._preparation.pixels(image)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHAPE_DIMENSIONS = 128
 COLOUR_DIMENSIONS = 64
 
-_EDGE_PX = 128
+EDGE_PX = 128
 _CELL_PX = 16
 _ORIENTATIONS = 9
 _GRADIENT_NOISE = 3.0
@@ -33,7 +33,7 @@ _PROJECTION_SEED = 20250101
 PICTURE_PARAMETERS = (
     SHAPE_DIMENSIONS,
     COLOUR_DIMENSIONS,
-    _EDGE_PX,
+    EDGE_PX,
     _CELL_PX,
     _ORIENTATIONS,
     _GRADIENT_NOISE,
@@ -60,7 +60,7 @@ def read_pixels(image: Image.Image) -> FloatArray:
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        size = (_EDGE_PX, _EDGE_PX)
+        size = (EDGE_PX, EDGE_PX)
         small = image.convert("RGB").resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     except (OSError, ValueError, SyntaxError) as error:
         raise VectorError(f"The picture cannot be read: {error}") from error
@@ -80,7 +80,7 @@ def shape_block(pixels: FloatArray) -> FloatArray:
     orientation = (np.arctan2(down, right) % np.pi) / np.pi * _ORIENTATIONS
     lower = np.floor(orientation)
     share = orientation - lower
-    cells = _EDGE_PX // _CELL_PX
+    cells = EDGE_PX // _CELL_PX
     row, column = np.indices(grey.shape) // _CELL_PX
     cell = (row * cells + column) * _ORIENTATIONS
     histogram = np.zeros(cells * cells * _ORIENTATIONS)

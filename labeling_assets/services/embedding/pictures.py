@@ -52,6 +52,11 @@ class ImagePreparation:
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
 
+    @property
+    def edge_px(self) -> int:
+        """Pixels that both edges of an image need, so that nothing is enlarged."""
+        return self.shortest_edge_px or max(self.width_px, self.height_px)
+
     def pixels(self, image: Image.Image) -> ByteArray:
         """The pixels of the input, uint8, shape (height, width, 3), RGB; works in any thread.
 

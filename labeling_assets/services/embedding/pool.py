@@ -54,6 +54,11 @@ class EmbedderPool:
         """Calls that are served at once, by all of them together."""
         return sum(embedder.workers for embedder in self._embedders)
 
+    @property
+    def image_edge_px(self) -> int:
+        """Of each."""
+        return self._embedders[0].image_edge_px
+
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """See `Embedder.embed_texts`."""
         with self._free_one() as embedder:

@@ -65,6 +65,10 @@ class Towers(Protocol):
         """Items that may be computed at once without a change of the vectors; None: any number."""
 
     @property
+    def image_edge_px(self) -> int:
+        """See `Embedder.image_edge_px`."""
+
+    @property
     def may_be_cut(self) -> bool:
         """Whether the first numbers of a vector are a vector too (Matryoshka training)."""
 
@@ -133,6 +137,11 @@ class TowerEmbedder:
     def workers(self) -> int:
         """2: the images of one call are prepared while those of another are on the device."""
         return 2
+
+    @property
+    def image_edge_px(self) -> int:
+        """See `Embedder.image_edge_px`."""
+        return self._towers.image_edge_px
 
     def embed_texts(self, texts: Sequence[str]) -> FloatArray:
         """See `Embedder.embed_texts`. Texts are computed sorted by length, so that a batch has little padding.

@@ -118,13 +118,20 @@ def decode(body: bytes) -> tuple[ImageFacts, bytes]:
     return facts, jpeg
 
 
-def model_image(jpeg: bytes) -> Image.Image:
+def model_image(jpeg: bytes, edge_px: int = 0) -> Image.Image:
     """The pixels of a JPEG that `decode` made: RGB, at most 512 px.
+
+    Args:
+        jpeg: The JPEG.
+        edge_px: The image is decoded at half, a quarter or an eighth of its size, as long as both edges have at least
+            so many pixels; 0: at its full size.
 
     Raises:
         InvalidImageError: The JPEG is damaged or cut off.
     """
     with _open(jpeg) as image:
+        if edge_px:
+            image.draft("RGB", (edge_px, edge_px))
         try:
             image.load()
         except _DECODER_ERRORS as error:

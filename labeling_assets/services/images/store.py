@@ -149,15 +149,15 @@ class ImageStore:
         """
         return self._files.read(model_jpeg_path(sha256))
 
-    def model_image(self, sha256: str) -> Image.Image:
-        """The image that the models read, decoded: RGB, at most 512 px.
+    def model_image(self, sha256: str, edge_px: int = 0) -> Image.Image:
+        """The image that the models read, decoded: RGB, at most 512 px; smaller, see `decoding.model_image`.
 
         Raises:
             ImageUnavailableError: The store does not have it.
             InvalidImageError: Its file is damaged.
             ServiceUnavailableError: The storage does not answer.
         """
-        return model_image(self.model_jpeg(sha256))
+        return model_image(self.model_jpeg(sha256), edge_px)
 
     def thumbnail(self, sha256: str, edge_px: int = 96) -> bytes:
         """A JPEG of a few kilobytes, at most `edge_px` wide and high.
