@@ -58,12 +58,6 @@ TWO_GROUPS = {
 }
 
 
-@pytest.fixture(scope="module")
-def running_server() -> Iterator[OllamaServer]:
-    with OllamaServer() as server:
-        yield server
-
-
 @pytest.fixture
 def server(running_server: OllamaServer) -> OllamaServer:
     running_server.renew(slots=4)

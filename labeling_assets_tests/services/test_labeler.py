@@ -62,12 +62,6 @@ class Images:
         return self.by_sha[sha]
 
 
-@pytest.fixture(scope="module")
-def running_server() -> Iterator[OllamaServer]:
-    with OllamaServer() as server:
-        yield server
-
-
 @pytest.fixture
 def server(running_server: OllamaServer) -> OllamaServer:
     """A server with four slots of which nothing was asked yet."""

@@ -35,12 +35,6 @@ def response_error() -> type[Exception]:
     return ollama.ResponseError
 
 
-@pytest.fixture(scope="module")
-def running_server() -> Iterator[OllamaServer]:
-    with OllamaServer() as server:
-        yield server
-
-
 @pytest.fixture
 def server(running_server: OllamaServer) -> OllamaServer:
     """A server of which nothing was asked yet."""

@@ -62,12 +62,6 @@ def free_url() -> str:
         return f"http://127.0.0.1:{unused.getsockname()[1]}"
 
 
-@pytest.fixture(scope="module")
-def running_server() -> Iterator[OllamaServer]:
-    with OllamaServer() as server:
-        yield server
-
-
 @pytest.fixture
 def server(running_server: OllamaServer) -> OllamaServer:
     """A server of which nothing was asked yet."""
