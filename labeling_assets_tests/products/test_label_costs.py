@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from labeling_assets import runs
 from labeling_assets.defs.products import reports
@@ -16,6 +17,7 @@ from labeling_assets.products.cost import NO_PRICES, Prices
 from labeling_assets.products.labels import Label, ProductLabels
 from labeling_assets.products.records import LABEL_FIELDS, ImagedProduct, LabeledProduct, to_table
 from labeling_assets.resources import default_resources
+from labeling_assets.services.connect import close_services
 from labeling_assets.services.vision.labeler import LabelCounts
 from labeling_assets.settings import Settings
 from labeling_assets_tests.services.milvus_samples import product
@@ -78,11 +80,13 @@ def test_a_day_without_labels_or_prices_costs_nothing() -> None:
         assert {type(told["cost"]), type(told["cost_saved"])} == {float}
 
 
-def test_the_statistics_of_a_run_add_the_costs_of_its_days(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "_failed_records", lambda *_: [])
+def test_the_statistics_of_a_run_add_the_costs_of_its_days(postgres_url: str) -> None:
     costs: list[dict[str, Any]] = [{"qwen_labels": {"cost": 0.5}}, {}, {"qwen_labels": {"cost": 0.25}}]
     days = [runs.DayResult("2026-03-02", "run", True, 1.0, stages) for stages in costs]
-    assert runs.statistics(Settings(), days).label_cost == 0.75
+    try:
+        assert runs.statistics(Settings(postgres_url=SecretStr(postgres_url)), days).label_cost == 0.75
+    finally:
+        close_services()
 
 
 def test_the_resource_has_the_prices_and_limits_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
