@@ -116,7 +116,7 @@ class Platform:
     # The process
 
     def start(self) -> None:
-        """Start `labeling dev` and wait until its UI answers."""
+        """Start `labeling dev` and wait until its UI knows the assets."""
         assert self.dev is None or self.dev.poll() is not None, "it runs already"
         self.dev = self.installation.start("dev", "--port", str(self.port))
         deadline = time.monotonic() + START_SECONDS
@@ -126,9 +126,9 @@ class Platform:
             time.sleep(POLL_SECONDS)
 
     def is_up(self) -> bool:
-        """Whether the UI answers."""
+        """Whether the UI answers and knows the assets, which it does a moment later."""
         try:
-            return httpx.get(f"{self.url}/server_info").is_success
+            return bool(self.graphql("{ assetNodes { assetKey { path } } }")["assetNodes"])
         except httpx.HTTPError:
             return False
 
@@ -310,9 +310,8 @@ class Platform:
             answer = httpx.post(f"{self.url}/graphql", json={"query": query}, timeout=60)
             if not answer.is_server_error:
                 break
-        body = answer.raise_for_status().json()
-        assert "errors" not in body, body
-        return body["data"]
+        assert answer.is_success, answer.text
+        return answer.json()["data"]
 
     def failed_partitions(self) -> dict[str, int]:
         """How many partitions of each asset the UI shows as failed."""

@@ -141,7 +141,6 @@ def wait_until_whole(platform: Platform, victim: str) -> None:
 def missing_parts(platform: Platform) -> list[str]:
     parts: tuple[Part, ...] = (*DAGSTER_PARTS, "supervisor", "postgres", "milvus")
     missing: list[str] = [part for part in parts if not platform.processes(part)]
-    if missing or not platform.is_up():
-        return missing or ["the UI"]
-    query = "{ assetNodes { assetKey { path } } }"
-    return [] if platform.graphql(query)["assetNodes"] else ["the code location"]
+    if missing or platform.is_up():
+        return missing
+    return ["the UI or the code location"]
