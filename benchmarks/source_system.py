@@ -1,10 +1,10 @@
 """The loop of the source system, told anew, as the baseline of `whole_day`.
 
-It does what requirements P1 to P16 say of that system, in its order and in our own words: the day is crawled at once,
-products that Milvus holds are found by conditions joined with `or`, and one worker takes row after row: download the
-image, shrink it, ask the model, parse, describe; download the image again for its vector, embed image and text singly;
-insert five rows and flush. Clients keep their connections, nothing waits without need, and prompt, model options,
-description, embedder and collection are the platform's own, so that only the way of working differs.
+It does what that system does, in its order and in our own words: the day is crawled at once, products that Milvus
+holds are found by conditions joined with `or`, and one worker takes row after row: download the image, shrink it, ask
+the model, parse, describe; download the image again for its vector, embed image and text singly; insert five rows and
+flush. Clients keep their connections, nothing waits without need, and prompt, model options, description, embedder and
+collection are the platform's own, so that only the way of working differs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Materializes days through Dagster from outside the UI, and tells what happened (P12).
+"""Materializes days through Dagster from outside the UI, and tells what happened.
 
 Runs of `products_job` are in this process, so the models load once. A failed day does not stop the others. What a
 killed run had finished is kept and not paid for again.
@@ -72,7 +72,7 @@ class DayResult:
 
 @dataclass
 class RunStatistics:
-    """The statistics of P12 over all days of one call."""
+    """What happened, summed over all days of one call."""
 
     crawled_count: int = 0
     duplicate_count: int = 0
@@ -271,7 +271,7 @@ def _cause(result: dg.ExecuteInProcessResult) -> str:
 
 
 def statistics(settings: Settings, results: Sequence[DayResult]) -> RunStatistics:
-    """The statistics of P12 for the days of one call."""
+    """What happened on the days of one call."""
     total = RunStatistics()
     for result in results:
         total.crawled_count += result.value("raw_products", ROWS_IN)

@@ -19,7 +19,7 @@ from labeling_assets.products.queries import SOURCE_COLUMNS
 from labeling_assets.products.records import RawProduct
 from labeling_assets.products.vectors import MAX_ID_BYTES, MAX_TEXT_BYTES, MAX_TITLE_BYTES
 
-# Shares of impressions, lowest and highest (P3).
+# Shares of impressions, lowest and highest, as the source system estimates them.
 LIKE_SHARE = (0.01, 0.06)
 COMMENT_SHARE = (0.001, 0.011)
 SHARE_SHARE = (0.0005, 0.0055)

@@ -1,7 +1,7 @@
 """The tables of our own, in schema `labeling`, as SQLAlchemy Core objects.
 
 A change here needs a migration in `migrations/versions`; a test compares the two. `data_label` stands in the source
-schema because outsiders read it there (P16).
+schema because outsiders read it there.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def load_catalogue_rows(
 
 
 def _source_table(schema: str, name: str) -> sa.Table:
-    """The source table (P1) as the demo makes it; identifiers are quoted."""
+    """The source table as the demo makes it; identifiers are quoted."""
     counters = ("clicks", "unique_clicks", "unique_atc", "impression", "reach", "quantity")
     return sa.Table(
         sa.sql.quoted_name(name, quote=True),

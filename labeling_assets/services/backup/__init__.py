@@ -1,4 +1,4 @@
-"""Backup and restore of all that the platform keeps (P17).
+"""Backup and restore of all that the platform keeps.
 
 platform.py     `back_up` and `restore`, what everybody else uses
 folder.py       the folder of a backup, and the manifest that makes it a whole one

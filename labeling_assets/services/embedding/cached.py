@@ -31,8 +31,8 @@ Item = TypeVar("Item")
 
 TEXT_BATCH = 32
 IMAGE_BATCH = 16
-"""Texts and images of one call of the embedder, as the source system had them (requirement P9); an embedder may have
-another best size for images."""
+"""Texts and images of one call of the embedder, as the source system had them; an embedder may have another best
+size for images."""
 LOOKUP_BATCH = 500
 """Contents of one query; their vectors take 2 MB at 1024 dimensions."""
 

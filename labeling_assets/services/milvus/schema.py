@@ -1,4 +1,4 @@
-"""The product collection: its fields, indexes and properties (P10).
+"""The product collection: its fields, indexes and properties.
 
 Fields that people filter on are typed columns, because a filter on a key of a JSON field is fifty times slower on
 Milvus Lite; `metadata` is for output only. There is no dynamic field: an upsert on Milvus Lite keeps old dynamic keys
