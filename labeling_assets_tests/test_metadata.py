@@ -60,6 +60,12 @@ def test_a_chart_of_whatever_text_is_short_enough_to_be_shown_at_once(values: li
     assert chart.count("\n") <= md.CHART_BARS + 1
 
 
+def test_a_long_value_in_a_chart_is_seen_to_be_cut() -> None:
+    lines = str(md.bar_chart(["x" * md.CHART_LABEL, "y" * (md.CHART_LABEL + 1)], "Occasions").value).split("\n")
+    assert lines[2].startswith(f"| {'x' * md.CHART_LABEL} |")
+    assert lines[3].startswith(f"| {'y' * (md.CHART_LABEL - 1)}… |")
+
+
 def test_a_chart_of_nothing_says_so() -> None:
     assert "no values" in str(md.bar_chart([], "Occasions").value)
 

@@ -67,7 +67,7 @@ def stale_labels(
             "days_unreadable": sum(bool(day.problem) for day in days),
             "in_use": str(current),
             "is_model_compared_by_name": bool(problem),
-            "made_by": bar_chart(_makers(days), "Made by"),
+            "made_by": bar_chart(_makers(days), "Made by model@prompt"),
             "stale_by_day": day_table(days, current),
             SECONDS: round(time.monotonic() - started, 3),
         }
@@ -78,7 +78,7 @@ def _makers(days: Sequence[DayLabels]) -> Iterable[str]:
     counts = Counter[str]()
     for day in days:
         for version, count in day.counts.items():
-            counts[f"{version.model}, prompt {version.prompt_version}"] += count
+            counts[f"{version.model}@{version.prompt_version}"] += count
     return counts.elements()
 
 
