@@ -74,9 +74,8 @@ def bar_chart(values: Iterable[str], title: str) -> dg.MarkdownMetadataValue:
     lines = [f"| {title} | rows | |", "| --- | ---: | --- |"]
     for name, count in counts:
         bar = "█" * max(1, round(CHART_WIDTH * count / counts[0][1]))
-        lines.append(
-            f"| {_cell(name if len(name) <= CHART_LABEL else name[: CHART_LABEL - 1] + '…')} | {count} | {bar} |"
-        )
+        label = name if len(name) <= CHART_LABEL else f"{name[: CHART_LABEL - 1]}…"
+        lines.append(f"| {_cell(label)} | {count} | {bar} |")
     return dg.MetadataValue.md("\n".join(lines))
 
 
