@@ -50,7 +50,8 @@ def repeating_server() -> Iterator[Callable[[int, bool], str]]:
                     self.end_headers()
                     self.wfile.write(body)
 
-                do_POST = do_GET
+                def do_POST(self) -> None:
+                    self.do_GET()
 
                 def log_message(self, *_: object) -> None:
                     pass

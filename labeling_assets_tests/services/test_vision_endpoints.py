@@ -202,19 +202,20 @@ class SlowPacing(Pacing):
     """A rate limit under which nobody's turn comes while a test runs."""
 
     def __init__(self, when_booked: Callable[[], None]) -> None:
-        super().__init__()
+        super().__init__(requests_per_minute=1)
+        self.book(1, time.monotonic() + LONG_SECONDS)
         self._when_booked = when_booked
 
-    def book(self, tokens: int, now_seconds: float) -> float:
+    def wait(self, tokens: int) -> None:
         self._when_booked()
-        return LONG_SECONDS
+        super().wait(tokens)
 
 
 @pytest.mark.parametrize("wait", ["for its turn", "between attempts", "for an endpoint"])
 def test_a_request_that_waits_is_not_made_when_its_pipeline_is_stopped(wait: str) -> None:
     waits, asked = threading.Event(), list[str]()
     pacing = SlowPacing(waits.set) if wait == "for its turn" else Pacing()
-    pool = EndpointPool(["a"], 1, lambda url: None, pacing, LONG_SECONDS if wait == "between attempts" else 0.0)
+    pool = EndpointPool(["a"], 1, lambda _: None, pacing, LONG_SECONDS if wait == "between attempts" else 0.0)
 
     def request(url: str) -> VisionReply:
         asked.append(url)

@@ -475,7 +475,8 @@ def dripping_server() -> Iterator[str]:
                 while not is_over.wait(0.005):
                     self.wfile.write(b" ")
 
-        do_POST = do_GET
+        def do_POST(self) -> None:
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             pass
