@@ -120,3 +120,10 @@ def test_something_else_at_the_address_fails_the_check(server):
 def test_an_address_without_scheme_is_refused():
     with pytest.raises(ConfigurationError, match="LABELING_OPENAI_BASE_URL"):
         OpenAIVisionModel(["host:8000/v1"], MODEL, "", 1, 10)
+
+
+@pytest.mark.parametrize("key", ["hf_secret\n", " hf_secret", "hf_sec\0ret", "hf_sécret"])
+def test_a_key_that_cannot_be_sent_is_refused_without_repeating_it(key):
+    with pytest.raises(ConfigurationError, match="LABELING_OPENAI_API_KEY") as raised:
+        OpenAIVisionModel(["http://host:8000/v1"], MODEL, key, 1, 10)
+    assert "hf_" not in "".join(traceback.format_exception(raised.value))

@@ -7,6 +7,7 @@ The context size is the server's own; Ollama is better reached by `ollama.py`, w
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -47,7 +48,7 @@ class OpenAIVisionModel:
         pacing: Rate limit of all servers together; default: none.
 
     Raises:
-        ConfigurationError: An address cannot be read.
+        ConfigurationError: An address cannot be read, or the key cannot be sent.
     """
 
     def __init__(
@@ -65,6 +66,11 @@ class OpenAIVisionModel:
                 raise ConfigurationError(
                     f"{url!r} is no address of a server.", "LABELING_OPENAI_BASE_URL takes http://host:8000/v1."
                 )
+        if not re.fullmatch("[!-~]*", api_key):  # no header carries it, and the error that says so would show it
+            raise ConfigurationError(
+                "The API key contains a blank, a line break or another character that no key has.",
+                "Set LABELING_OPENAI_API_KEY to the key alone.",
+            )
         self._model = model
         self._key = api_key
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
