@@ -40,7 +40,7 @@ class Later:
 
 
 class StoppedError(Exception):
-    """The pipeline of a thread was stopped while the thread waited, so what it waited for is not begun.
+    """The pipeline of a thread is stopped, so the thread does not begin what it was about to.
 
     Attributes:
         failed_attempts: See `LabelingError`.
@@ -218,7 +218,7 @@ _this_thread = threading.local()
 def raise_if_stopped() -> None:
     """End this thread's work when its pipeline is stopped; a thread of none goes on.
 
-    To be called after each wait inside `work`, since what follows would be new.
+    To be called inside `work` before what would be new, after each wait above all.
 
     Raises:
         StoppedError: It is.

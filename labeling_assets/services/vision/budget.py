@@ -87,7 +87,7 @@ class Budget:
 
         Raises:
             BudgetSpentError: It is not left, and nobody is at work who might give something back.
-            StoppedError: The pipeline of this thread was stopped while it waited.
+            StoppedError: The pipeline of this thread is stopped.
         """
         set_aside = self._take()
         unanswered = 1
@@ -102,6 +102,7 @@ class Budget:
 
     def _take(self) -> float:
         with self._changed:
+            raise_if_stopped()
             while (cost := self._worst_call_cost * CALLS_PER_IMAGE) > self.amount - self.spent - self._set_aside:
                 if not self._under_way:
                     raise self.spent_error()

@@ -1,7 +1,8 @@
 """How a model server is connected to, and the deadline of a request to it.
 
 The time-outs of httpx hold between two reads: a server or proxy that sends a blank now and then, so that the connection
-stays open, would keep a request for ever. So its read time-out is also the deadline of the whole reply.
+stays open, would keep a request for ever. So the read time-out of a request is also the deadline of its whole reply. It
+is looked at with each part of the body, so a server that falls silent after some is left one more time-out later.
 """
 
 from __future__ import annotations
