@@ -40,9 +40,13 @@ class LabelingError(Exception):
     Args:
         message: What is wrong, in one sentence, with the value concerned. Never a secret.
         remedy: What the reader can do about it, in one sentence or command.
+
+    Attributes:
+        failed_attempts: Requests without an answer that led to it, on which a server may have worked.
     """
 
     can_retry: ClassVar[bool] = False
+    failed_attempts: int = 0
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)

@@ -21,6 +21,8 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 MAX_READERS = 8
 LATER_SECONDS = 0.1
+LOOK_SECONDS = 0.5
+"""How often a thread that sleeps looks whether its pipeline is stopped."""
 DONE_BATCHES = 2
 """Finished batches of each worker that may wait for the caller; then no further one is begun."""
 
@@ -35,6 +37,16 @@ class Ready(Generic[Item]):
 @dataclass(frozen=True)
 class Later:
     """A key that cannot be worked on now, and is to be prepared again after the others."""
+
+
+class StoppedError(Exception):
+    """The pipeline of a thread is stopped, so the thread does not begin what it was about to.
+
+    Attributes:
+        failed_attempts: See `LabelingError`.
+    """
+
+    failed_attempts: int = 0
 
 
 class Pipeline(Generic[Item, Outcome]):
@@ -130,6 +142,11 @@ class Pipeline(Generic[Item, Outcome]):
                 thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         atexit.unregister(self.stop)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no new work is begun."""
+        return self._is_stopped
+
     def _halt(self, error: BaseException | None = None) -> None:
         with self._changed:
             self._is_stopped = True
@@ -137,9 +154,12 @@ class Pipeline(Generic[Item, Outcome]):
             self._changed.notify_all()
 
     def _run(self, step: Callable[[], None]) -> None:
+        _this_thread.pipeline = self
         try:
             while not self._is_stopped:
                 step()
+        except StoppedError:
+            pass  # the thread has begun nothing, and its key counts as one that was never worked on
         except BaseException as error:  # noqa: BLE001 - `next_outcomes` raises it in the caller's thread
             self._halt(error)
         finally:
@@ -192,6 +212,32 @@ class Pipeline(Generic[Item, Outcome]):
 
 
 _pipelines: WeakSet[Pipeline[Any, Any]] = WeakSet()
+_this_thread = threading.local()
+
+
+def raise_if_stopped() -> None:
+    """End this thread's work when its pipeline is stopped; a thread of none goes on.
+
+    To be called inside `work` before what would be new, after each wait above all.
+
+    Raises:
+        StoppedError: It is.
+    """
+    pipeline: Pipeline[Any, Any] | None = getattr(_this_thread, "pipeline", None)
+    if pipeline and pipeline.is_stopped:
+        raise StoppedError
+
+
+def sleep(seconds: float) -> None:
+    """Sleep, but hardly longer than this thread's pipeline goes on.
+
+    Raises:
+        StoppedError: It is stopped.
+    """
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, LOOK_SECONDS))
+        raise_if_stopped()
 
 
 def finish_requests(timeout_seconds: float) -> None:

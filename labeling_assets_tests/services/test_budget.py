@@ -6,9 +6,10 @@ import hashlib
 import itertools
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from labeling_assets.errors import (
     ContextOverflowError,
     InvalidReplyError,
     LabelingError,
+    ModelRunnerError,
     ModelTimeoutError,
     ServiceUnavailableError,
 )
@@ -28,10 +30,11 @@ from labeling_assets.products.cost import SECONDS_AN_HOUR, Prices
 from labeling_assets.products.labels import Label
 from labeling_assets.services.ledger import LabelLedger
 from labeling_assets.services.ledger_use import LedgerUse
+from labeling_assets.services.pipeline import Pipeline, Ready
+from labeling_assets.services.vision import VisionReply
 from labeling_assets.services.vision.budget import (
     CALLS_PER_IMAGE,
     Budget,
-    StoppedError,
     require_prices,
     shared_budget,
     worst_call_cost,
@@ -54,6 +57,8 @@ class Used:
     prompt_tokens: int = 0
     output_tokens: int = 0
     seconds: float = 0.0
+    failed_attempts: int = 0
+    untold_calls: int = 0
 
     def call(self, seconds: float) -> None:
         self.model_calls += 1
@@ -131,22 +136,24 @@ def test_a_thread_without_money_waits_for_what_others_give_back() -> None:
     assert budget.spent == 3.0
 
 
-def test_a_thread_that_waited_makes_no_call_when_the_labeler_stops() -> None:
+def test_a_thread_that_waited_makes_no_call_when_its_pipeline_was_stopped() -> None:
     budget = Budget(CALLS_PER_IMAGE * WORST, A_SECOND, WORST)
-    is_begun, is_stopping = threading.Event(), threading.Event()
+    is_begun, calls = threading.Event(), list[str]()
 
-    def second() -> None:
+    def work(items: Sequence[tuple[str, str]]) -> list[str]:
         is_begun.set()
-        with budget.image(Used(), is_stopping.is_set):
-            pytest.fail("a call was made")
-
-    with ThreadPoolExecutor(1) as pool:
         with budget.image(Used()):
-            waiting = pool.submit(second)
-            is_begun.wait()
-            is_stopping.set()
-        error = waiting.exception()
-    assert error is None or isinstance(error, StoppedError)
+            calls.append(items[0][0])
+        return ["done"]
+
+    pipeline: Pipeline[str, str] = Pipeline(1, Ready, work)
+    with budget.image(Used()):
+        pipeline.submit(["image"])
+        assert is_begun.wait(30)
+        pipeline.stop(timeout_seconds=0)
+    pipeline.stop()
+    assert not calls
+    assert budget.spent == 0, "what was not begun costs nothing"
 
 
 @pytest.mark.parametrize(
@@ -163,6 +170,38 @@ def test_a_call_without_an_answer_counts_with_its_worst_case(error: LabelingErro
     with pytest.raises(type(error)):
         spend(budget, 1.0, error=error)
     assert budget.spent == spent
+
+
+def test_every_attempt_without_an_answer_counts_with_its_worst_case() -> None:
+    budget = Budget(1000, A_SECOND, WORST)
+    with budget.image(used := Used()):
+        used.call(1.0)
+        used.failed_attempts = 2
+    assert budget.spent == 1 + 2 * WORST
+    error = ModelRunnerError("broke")
+    error.failed_attempts = 2
+    with pytest.raises(ModelRunnerError):
+        spend(budget, error=error)
+    assert budget.spent == 1 + 4 * WORST
+    spend(budget, 3.0)
+    assert budget.spent == 4 + 4 * WORST, "the worst call stays what it was"
+
+
+@pytest.mark.parametrize(
+    ("prices", "spent"),
+    [(Prices(prompt_tokens=1.0), 3 * WORST), (Prices(output_tokens=1.0), 3 * WORST), (A_SECOND, 6.0)],
+)
+def test_a_reply_that_does_not_tell_its_tokens_counts_with_its_worst_case_where_they_have_a_price(
+    prices: Prices, spent: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    budget = Budget(1000, prices, WORST)
+    for _ in range(3):
+        with budget.image(used := Used()):
+            used.call(2.0)
+            used.untold_calls = 1
+    assert budget.spent == spent
+    told = [record for record in caplog.records if "does not tell the tokens" in record.message]
+    assert len(told) == (prices != A_SECOND), "it is told once"
 
 
 def test_a_call_that_costs_more_than_the_worst_is_the_worst_from_then_on() -> None:
@@ -285,3 +324,36 @@ def test_both_replies_of_an_image_that_is_asked_again_are_counted(
     list(labeler.label_all(PICTURES, PICTURES.__getitem__))
     assert labeler.counts.model_calls == 2 * len(PICTURES)
     assert budget.spent == labeler.counts.prompt_tokens
+
+
+@pytest.mark.parametrize(("first_tries", "attempts", "replies"), [(1, 1, 1), (None, 2, 0)])
+def test_requests_that_the_server_broke_on_are_counted_whether_or_not_it_answers_in_the_end(
+    model: OllamaVisionModel,
+    server: OllamaServer,
+    engine: sa.Engine,
+    first_tries: int | None,
+    attempts: int,
+    replies: int,
+) -> None:
+    server.model.faults = [Fault("broken", first_tries=first_tries)]
+    budget = Budget(1e9, A_TOKEN, IMAGE_WORST / CALLS_PER_IMAGE)
+    labeler = Labeler(model, LabelLedger(engine), budget=budget)
+    list(labeler.label_all(PICTURES, PICTURES.__getitem__))
+    assert server.model.stats.requests == (attempts + replies) * len(PICTURES)
+    assert budget.spent == labeler.counts.prompt_tokens + attempts * len(PICTURES) * IMAGE_WORST / CALLS_PER_IMAGE
+
+
+class WithoutUsage(OllamaVisionModel):
+    """A model whose server does not tell what it read and wrote."""
+
+    def ask(self, image_jpeg: bytes, prompt: str, schema: Mapping[str, Any]) -> VisionReply:
+        return replace(super().ask(image_jpeg, prompt, schema), prompt_tokens=0, output_tokens=0)
+
+
+def test_a_budget_ends_although_the_server_tells_no_tokens(server: OllamaServer, engine: sa.Engine) -> None:
+    model = WithoutUsage([server.url], MODEL, 4, 20.0)
+    budget = Budget(5 * IMAGE_WORST, A_TOKEN, IMAGE_WORST / CALLS_PER_IMAGE)
+    with pytest.raises(BudgetSpentError):
+        list(Labeler(model, LabelLedger(engine), budget=budget).label_all(PICTURES, PICTURES.__getitem__))
+    assert server.model.stats.calls == 5 * CALLS_PER_IMAGE - 1, "two calls are set aside for an image"
+    model.close()

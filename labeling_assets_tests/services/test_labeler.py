@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -33,9 +34,10 @@ from labeling_assets.errors import (
 from labeling_assets.products.labels import SCHEMA_VERSION, Label
 from labeling_assets.products.prompt import PROMPT_VERSION
 from labeling_assets.services.ledger import LabelKey, LabelLedger
-from labeling_assets.services.vision.labeler import MAX_FAILURES_IN_A_ROW, Labeler
+from labeling_assets.services.vision.labeler import Labeler
 from labeling_assets.services.vision.ollama import OllamaVisionModel
 from labeling_assets.services.vision.openai import OpenAIVisionModel
+from labeling_assets.services.vision.server_watch import MAX_FAILURES_IN_A_ROW
 from labeling_assets_tests.standins.ollama import OllamaServer
 from labeling_assets_tests.standins.replies import Fault
 
@@ -197,7 +199,7 @@ def test_an_image_that_cannot_be_labeled_is_refused_for_good_and_the_others_go_o
     images = Images(4)
     bad = images.shas[1]
     server.model.faults = [Fault(fault, images=(bad,))]
-    labeler = new_labeler()
+    labeler = new_labeler(slots=1)  # so that the first image is answered before the bad one is asked about
     outcomes = label_all(labeler, images)
     assert type(outcomes[bad]) is error
     assert message in str(outcomes[bad])
@@ -301,6 +303,32 @@ def test_a_server_that_breaks_on_every_image_counts_as_unavailable(new_labeler, 
     with pytest.raises(ServiceUnavailableError, match=f"failed on {MAX_FAILURES_IN_A_ROW} images in a row.*log"):
         label_all(new_labeler(slots=1), images)
     assert len(server.model.stats.images) == MAX_FAILURES_IN_A_ROW
+
+
+@pytest.mark.parametrize("count", [MAX_FAILURES_IN_A_ROW - 1, 3 * MAX_FAILURES_IN_A_ROW])
+def test_a_context_that_is_too_small_for_every_image_leaves_no_refusal_that_stays(new_labeler, server, ledger, count):
+    images = Images(count)
+    server.model.faults = [Fault("overflow")]
+    for _ in range(3):
+        labeler, outcomes = new_labeler(), Outcomes()
+        with contextlib.suppress(ServiceUnavailableError):
+            for sha, outcome in labeler.label_all(images.shas, images.read):
+                outcomes[sha] = outcome
+        assert len(outcomes) >= MAX_FAILURES_IN_A_ROW - 1
+        assert all(outcome.can_retry for outcome in outcomes.values())
+        assert not ledger.get_many(images.shas, labeler.key)
+    server.model.faults = []
+    assert all(isinstance(label, Label) for label in label_all(new_labeler(), images).values())
+
+
+def test_a_context_that_becomes_too_small_half_way_leaves_one_refusal_at_most(new_labeler, server, ledger):
+    images = Images(12)
+    server.model.faults = [Fault("overflow", images=tuple(images.shas[2:]))]
+    labeler = new_labeler(slots=1)
+    outcomes = label_all(labeler, images)
+    refused = [sha for sha in images.shas[2:] if not outcomes[sha].can_retry]
+    assert refused == [images.shas[2]]
+    assert set(ledger.get_many(images.shas, labeler.key)) == set(images.shas[:3])
 
 
 def test_an_image_that_cannot_be_read_concerns_its_row_only(new_labeler):

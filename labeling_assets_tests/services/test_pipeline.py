@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labeling_assets.services.pipeline import DONE_BATCHES, Later, Pipeline, Ready, finish_requests
+from labeling_assets.services.pipeline import (
+    DONE_BATCHES,
+    Later,
+    Pipeline,
+    Ready,
+    finish_requests,
+    raise_if_stopped,
+    sleep,
+)
 
 WAIT_SECONDS = 30
 """Long enough for any machine; no test waits so long unless it fails."""
@@ -213,3 +221,32 @@ def test_keys_may_be_submitted_while_others_are_worked_on() -> None:
         taken += pipeline.next_outcomes()
     pipeline.stop()
     assert sorted(taken) == sorted(squared([(key, int(key)) for key in numbers(30)]))
+
+
+@pytest.mark.parametrize("has_failed", [False, True])
+def test_work_that_sleeps_ends_when_the_pipeline_stops_and_is_no_outcome(has_failed: bool) -> None:
+    is_asleep, ended = threading.Event(), []
+
+    def work(items: Sequence[tuple[str, int]]) -> list[str]:
+        if items[0][0] == "1":
+            assert is_asleep.wait(WAIT_SECONDS)
+            raise KeyError("1") if has_failed else SystemExit
+        is_asleep.set()
+        sleep(10 * WAIT_SECONDS)
+        ended.append(items)
+        return squared(items)
+
+    pipeline = Pipeline(2, read, work)
+    pipeline.submit(numbers(2))
+    with pytest.raises(KeyError if has_failed else SystemExit):
+        take_all(pipeline, [])
+    pipeline.stop()
+    assert pipeline.is_stopped
+    assert not ended
+    assert not threads()
+
+
+def test_a_thread_of_no_pipeline_is_never_stopped() -> None:
+    finish_requests(0)
+    raise_if_stopped()
+    sleep(0.001)

@@ -7,7 +7,7 @@ import email.utils
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from labeling_assets.errors import (
     ConfigurationError,
     ContextOverflowError,
+    LabelingError,
     ModelRunnerError,
     ModelTimeoutError,
     ServiceUnavailableError,
 )
+from labeling_assets.services.pipeline import Pipeline, Ready
 from labeling_assets.services.vision import VisionReply
 from labeling_assets.services.vision.endpoints import EndpointPool
 from labeling_assets.services.vision.pacing import Pacing
@@ -160,6 +162,74 @@ def test_a_refused_request_is_not_given_up_while_the_endpoint_answers_others() -
 
     assert endpoints.pool.call(request, 1).text == "a"
     assert refused == 9
+
+
+def test_failures_of_different_causes_spend_attempts_of_their_own() -> None:
+    endpoints = Endpoints("a", first_wait_seconds=0.0)
+    causes: list[Cause] = ["outage", "load", "outage", "request", "silence"]
+    limits = {"outage": 3, "load": 2, "request": 2, "silence": 2}
+    endpoints.failures["a"] = [failure(cause, limits[cause]) for cause in causes]
+    reply = endpoints.pool.call(endpoints.request, 1)
+    assert (reply.text, reply.failed_attempts) == ("a", 2), "an endpoint that is down or busy has not worked"
+
+
+@pytest.mark.parametrize(
+    ("causes", "failed_attempts"),
+    [(["request", "request"], 2), (["silence", "request", "silence"], 3), (["outage", "outage"], 0)],
+)
+def test_an_error_tells_the_attempts_on_which_an_endpoint_may_have_worked(
+    causes: list[Cause], failed_attempts: int
+) -> None:
+    endpoints = Endpoints("a", first_wait_seconds=0.0)
+    endpoints.failures["a"] = [failure(cause, 2) for cause in causes]
+    with pytest.raises(LabelingError) as raised:
+        endpoints.call()
+    assert raised.value.failed_attempts == failed_attempts
+
+
+def test_a_judgement_after_a_failed_attempt_tells_that_one_too() -> None:
+    answers: list[Exception] = [ContextOverflowError("too long"), failure("request", 2)]
+
+    def request(url: str) -> VisionReply:
+        raise answers.pop()
+
+    with pytest.raises(ContextOverflowError) as raised:
+        Endpoints("a", first_wait_seconds=0.0).pool.call(request, 1)
+    assert raised.value.failed_attempts == 1
+
+
+class SlowPacing(Pacing):
+    """A rate limit under which nobody's turn comes while a test runs."""
+
+    def __init__(self, when_booked: Callable[[], None]) -> None:
+        super().__init__(requests_per_minute=1)
+        self.book(1, time.monotonic() + LONG_SECONDS)
+        self._when_booked = when_booked
+
+    def wait(self, tokens: int) -> None:
+        self._when_booked()
+        super().wait(tokens)
+
+
+@pytest.mark.parametrize("wait", ["for its turn", "between attempts", "for an endpoint"])
+def test_a_request_that_waits_is_not_made_when_its_pipeline_is_stopped(wait: str) -> None:
+    waits, asked = threading.Event(), list[str]()
+    pacing = SlowPacing(waits.set) if wait == "for its turn" else Pacing()
+    pool = EndpointPool(["a"], 1, lambda _: None, pacing, LONG_SECONDS if wait == "between attempts" else 0.0)
+
+    def request(url: str) -> VisionReply:
+        asked.append(url)
+        waits.set()
+        raise failure("request", 2) if wait == "between attempts" else failure("load", 9, LONG_SECONDS)
+
+    def work(_: Sequence[tuple[str, str]]) -> list[str]:
+        return [pool.call(request, 1).text]
+
+    pipeline: Pipeline[str, str] = Pipeline(1, Ready, work)
+    pipeline.submit(["image"])
+    assert waits.wait(30)
+    pipeline.stop()
+    assert len(asked) == (wait != "for its turn")
 
 
 def test_the_pause_that_an_endpoint_asks_for_is_kept_where_there_is_no_other() -> None:
@@ -321,6 +391,12 @@ def test_no_retry_after_header_is_out_of_bounds(header: str) -> None:
 )
 def test_an_excerpt_is_short_and_holds_no_secret(body, shown):
     assert excerpt(body).strip() == shown
+
+
+@pytest.mark.parametrize("key", ["hf_aBcD1234", "gsk_x-y.z", "0123456789abcdef" * 2, "two words", "a+b/c=(*)"])
+def test_an_excerpt_never_holds_the_key_of_whatever_form(key: str) -> None:
+    assert excerpt(f"no access with {key}, or Bearer {key}", key).startswith("no access with …, or Bearer …")
+    assert key not in excerpt("x" * 190 + f" {key} {key}", key)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import threading
@@ -96,11 +97,11 @@ def make_model(request: pytest.FixtureRequest) -> Iterator[MakeModel]:
 
 
 @pytest.fixture
-def answering_server() -> Iterator[Callable[[bytes], str]]:
+def answering_server() -> Iterator[Callable[..., str]]:
     """Starts servers that give every request the same answer; returns the address."""
     with ExitStack() as running:
 
-        def start(body: bytes) -> str:
+        def start(body: bytes, **headers: str) -> str:
             class Handler(BaseHTTPRequestHandler):
                 def handle_one_request(self) -> None:
                     self.raw_requestline = self.rfile.readline()
@@ -110,6 +111,8 @@ def answering_server() -> Iterator[Callable[[bytes], str]]:
                     self.rfile.read(int(self.headers.get("Content-Length", 0)))
                     self.send_response(200)
                     self.send_header("Content-Length", str(len(body)))
+                    for name, value in headers.items():
+                        self.send_header(name.replace("_", "-"), value)
                     self.end_headers()
                     self.wfile.write(body)
 
@@ -435,6 +438,10 @@ def test_neither_the_image_nor_the_key_is_in_an_error(server, make_model, fault)
         b'{"message": 1}',
         b'{"choices": []}',
         b'{"choices": [{"message": null}]}',
+        b'{"choices": [{"message": {"content": [{"type": "text", "text": "{}"}]}}]}',
+        b'{"choices": [{"message": {"content": 7}}]}',
+        b'{"message": {"content": [{"type": "text", "text": "{}"}]}}',
+        b'{"choices": [{"message": {"content": "{}"}}], "usage": {"prompt_tokens": 1e999}}',
         b"\xff\xfe",
     ],
 )
@@ -444,3 +451,46 @@ def test_an_answer_of_another_form_never_escapes_as_another_error(body, answerin
         ask(model)
     with pytest.raises(ConfigurationError):
         model.check()
+
+
+def test_an_answer_that_cannot_be_unpacked_is_the_endpoints_fault(answering_server, make_model):
+    model = make_model(answering_server(b"no gzip", Content_Encoding="gzip"))
+    with pytest.raises(ServiceUnavailableError):
+        ask(model)
+    with pytest.raises(ConfigurationError):
+        model.check()
+
+
+@pytest.fixture
+def dripping_server() -> Iterator[str]:
+    """A server that answers every request with blanks, one after the other, without end; its address."""
+    is_over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                while not is_over.wait(0.005):
+                    self.wfile.write(b" ")
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        is_over.set()
+        server.shutdown()
+
+
+def test_a_reply_that_drips_without_end_ends_at_the_deadline(dripping_server, make_model, monkeypatch):
+    for module in ("ollama", "openai"):
+        monkeypatch.setattr(f"labeling_assets.services.vision.{module}.PROBE_TIMEOUT_SECONDS", 0.1)
+    model = make_model(dripping_server, timeout_seconds=0.1)
+    with pytest.raises((ModelTimeoutError, ServiceUnavailableError)):
+        ask(model)

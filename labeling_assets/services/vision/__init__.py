@@ -22,6 +22,7 @@ class VisionReply:
         prompt_tokens: Tokens read, the image's included; 0 where the server does not tell.
         output_tokens: Tokens written; 0 where the server does not tell.
         seconds: Time from request to reply.
+        failed_attempts: Requests before it that stayed without an answer, and on which a server may have worked.
     """
 
     text: str
@@ -29,6 +30,12 @@ class VisionReply:
     prompt_tokens: int
     output_tokens: int
     seconds: float
+    failed_attempts: int = 0
+
+    @property
+    def has_usage(self) -> bool:
+        """Whether the server tells how many tokens it read and wrote."""
+        return self.prompt_tokens > 0 and (self.output_tokens > 0 or not self.text)
 
 
 class VisionModel(Protocol):

@@ -9,14 +9,16 @@ which mostly cost far less than was set aside for them; when none is under way, 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
-from labeling_assets.errors import BudgetSpentError, ConfigurationError, LabelError
+from labeling_assets.errors import BudgetSpentError, ConfigurationError, LabelError, LabelingError
 from labeling_assets.products.cost import Prices
 from labeling_assets.products.prompt import build_reask_prompt
+from labeling_assets.services.pipeline import StoppedError, raise_if_stopped
 from labeling_assets.services.vision.ollama import context_tokens
 from labeling_assets.services.vision.tokens import OUTPUT_TOKENS
 
@@ -24,21 +26,31 @@ CALLS_PER_IMAGE = 2
 """At most: a reply that cannot be used is asked for once more."""
 PRICE_SETTINGS = "LABELING_PRICE_PROMPT_TOKENS, LABELING_PRICE_OUTPUT_TOKENS or LABELING_PRICE_GPU_HOUR"
 
+logger = logging.getLogger(__name__)
+
 
 class Use(Protocol):
-    """What the replies about one image have used so far."""
+    """What the replies about one image have used so far.
+
+    Attributes:
+        failed_attempts: See `VisionReply`.
+        untold_calls: Replies without the number of their tokens.
+    """
 
     model_calls: int
     prompt_tokens: int
     output_tokens: int
     seconds: float
+    failed_attempts: int
+    untold_calls: int
 
 
 class Budget:
     """What calls may cost. Thread-safe: labelers at work at once may share one.
 
     Nothing is overspent as long as no call costs more than the worst one; where one does, that is the worst from then
-    on.
+    on. Requests that are repeated because they stay without an answer are counted when they have: those of the images
+    under way may go beyond the amount.
 
     Attributes:
         amount: In the currency of the prices.
@@ -47,8 +59,8 @@ class Budget:
     Args:
         amount: As the attribute.
         prices: Of the model.
-        worst_call_cost: The most that one call costs. A call that fails without an answer counts with it, since the
-            server may have worked, and may bill.
+        worst_call_cost: The most that one call costs. A request without an answer counts with it, since the server may
+            have worked, and may bill; and so does a reply that does not tell its tokens, where tokens have a price.
     """
 
     def __init__(self, amount: float, prices: Prices, worst_call_cost: float) -> None:
@@ -58,6 +70,7 @@ class Budget:
         self._worst_call_cost = worst_call_cost
         self._set_aside = 0.0
         self._under_way = 0
+        self._has_warned = False
         self._changed = threading.Condition()
 
     @classmethod
@@ -66,35 +79,35 @@ class Budget:
         return cls(math.inf, Prices(), 0.0)
 
     @contextlib.contextmanager
-    def image(self, use: Use, is_stopping: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    def image(self, use: Use) -> Iterator[None]:
         """Ask about one image in the block, once what it may cost is left.
 
         Args:
             use: Filled in the block.
-            is_stopping: Whether no new call is to be made; asked when the wait is over.
 
         Raises:
             BudgetSpentError: It is not left, and nobody is at work who might give something back.
+            StoppedError: The pipeline of this thread is stopped.
         """
-        set_aside = self._take(is_stopping)
+        set_aside = self._take()
         unanswered = 1
         try:
             yield
             unanswered = 0
-        except LabelError as error:
-            unanswered = int(error.can_retry)  # the others are judgements on an answer, or an answer themselves
+        except (LabelingError, StoppedError) as error:
+            unanswered = max(error.failed_attempts, int(_may_be_unanswered(error)))
             raise
         finally:
             self._settle(set_aside, use, unanswered)
 
-    def _take(self, is_stopping: Callable[[], bool]) -> float:
+    def _take(self) -> float:
         with self._changed:
+            raise_if_stopped()
             while (cost := self._worst_call_cost * CALLS_PER_IMAGE) > self.amount - self.spent - self._set_aside:
                 if not self._under_way:
                     raise self.spent_error()
                 self._changed.wait()
-                if is_stopping():
-                    raise StoppedError
+                raise_if_stopped()
             self._set_aside += cost
             self._under_way += 1
             return cost
@@ -102,12 +115,27 @@ class Budget:
     def _settle(self, set_aside: float, use: Use, unanswered: int) -> None:
         with self._changed:
             cost = self._prices.cost(use.prompt_tokens, use.output_tokens, use.seconds)
-            self.spent += cost + unanswered * self._worst_call_cost
-            self._worst_call_cost = max(self._worst_call_cost, cost / max(use.model_calls - unanswered, 1))
+            untold = self._untold_calls(use)
+            self.spent += cost + (unanswered + use.failed_attempts + untold) * self._worst_call_cost
+            told = use.model_calls - untold - bool(unanswered)
+            self._worst_call_cost = max(self._worst_call_cost, cost / max(told, 1))
             self._under_way -= 1
             # Sums of rounded numbers do not come back to zero by themselves.
             self._set_aside = self._set_aside - set_aside if self._under_way else 0.0
             self._changed.notify_all()
+
+    def _untold_calls(self, use: Use) -> int:
+        """Replies whose cost nobody knows, of which the first is logged."""
+        if not (use.untold_calls and (self._prices.prompt_tokens or self._prices.output_tokens)):
+            return 0
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "The model server does not tell the tokens of its replies (usage), so each counts as the most that a "
+                "call may cost: %.3g. Use a server that tells them, or LABELING_PRICE_GPU_HOUR as the only price.",
+                self._worst_call_cost,
+            )
+        return use.untold_calls
 
     def spent_error(self, images_left: int | None = None) -> BudgetSpentError:
         """The error that says how much is spent.
@@ -123,8 +151,11 @@ class Budget:
         )
 
 
-class StoppedError(Exception):
-    """The labeler stops, so that a thread that waited for the budget makes no call."""
+def _may_be_unanswered(error: LabelingError | StoppedError) -> bool:
+    """Whether the last call had no answer, as far as one can tell from how it ended."""
+    if isinstance(error, LabelError):
+        return error.can_retry  # the others are judgements on an answer, or an answer themselves
+    return not isinstance(error, StoppedError)  # of which the last call was not begun
 
 
 def require_prices(prices: Prices) -> None:

@@ -7,33 +7,29 @@ many requests an endpoint is given in `concurrency.py`.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field, replace
 
-import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from labeling_assets.errors import ConfigurationError
+from labeling_assets.errors import ConfigurationError, LabelingError
+from labeling_assets.services.pipeline import StoppedError, raise_if_stopped, sleep
 from labeling_assets.services.vision import VisionReply
 from labeling_assets.services.vision.concurrency import AdaptiveConcurrency
 from labeling_assets.services.vision.pacing import Pacing
-from labeling_assets.services.vision.server_errors import TransientError, unreachable
+from labeling_assets.services.vision.server_errors import Cause, TransientError, unreachable
 
 FIRST_WAIT_SECONDS = 0.1
 MAX_WAIT_SECONDS = 15.0
 MAX_REST_SECONDS = 30.0
 """Longest that an endpoint that failed is left alone until it is probed."""
 
-CONNECT_TIMEOUT_SECONDS = 5.0
 PROBE_TIMEOUT_SECONDS = 5.0
 CHECK_TIMEOUT_SECONDS = 30.0
-WRITE_TIMEOUT_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +63,18 @@ class _Past:
 
     Attributes:
         suspected: Endpoints on which it failed.
-        replies: Replies of the pool to all requests, when its attempts were last counted anew.
-        forgiven_attempts: Attempts before that.
+        replies: Replies of the pool to all requests, when its refusals were last counted anew.
+        failures: Attempts that failed, by cause.
     """
 
     suspected: set[str] = field(default_factory=set)
     replies: int = 0
-    forgiven_attempts: int = 0
+    failures: Counter[Cause] = field(default_factory=Counter)
+
+    @property
+    def failed_attempts(self) -> int:
+        """Attempts that failed although the server may have worked on them, and may bill."""
+        return self.failures["request"] + self.failures["silence"]
 
 
 class EndpointPool:
@@ -148,28 +149,36 @@ class EndpointPool:
     def call(self, request: Callable[[str], VisionReply], estimated_tokens: int) -> VisionReply:
         """The result of `request(url)`, repeated with back-off while it raises `TransientError`.
 
-        Refusals spend the attempts of a request only while the endpoints answer no other one either: of many requests
-        to a server with few slots, chance picks the one that is refused again and again.
+        The attempts are counted for each cause: one that passed leaves the others theirs. Refusals count only while
+        the endpoints answer no other request either: of many requests to a server with few slots, chance picks the one
+        that is refused again and again.
 
         Args:
             request: Sends the request to the endpoint of an address.
             estimated_tokens: Tokens that it will take, read and written, for the rate limit.
 
+        Returns:
+            The reply, with the number of attempts that failed before; errors have it too.
+
         Raises:
             LabelingError: `TransientError.final`, when the last attempt failed too.
+            StoppedError: The pipeline of this thread was stopped while the request waited.
         """
         past = _Past(replies=self._replies)
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
             stop=lambda state: self._is_spent(state, past),
             wait=wait_random_exponential(multiplier=self._first_wait_seconds, max=MAX_WAIT_SECONDS),
+            sleep=sleep,
             reraise=True,
         )
         try:
             reply: VisionReply = retrying(self._attempt, request, estimated_tokens, past.suspected)
-        except TransientError as error:
-            raise error.final from error.__cause__
-        return reply
+        except (TransientError, LabelingError, StoppedError) as error:
+            final = error.final if isinstance(error, TransientError) else error
+            final.failed_attempts = past.failed_attempts
+            raise final from error.__cause__
+        return replace(reply, failed_attempts=past.failed_attempts)
 
     def _attempt(
         self, request: Callable[[str], VisionReply], estimated_tokens: int, suspected: set[str]
@@ -201,9 +210,10 @@ class EndpointPool:
         error = state.outcome.exception() if state.outcome else None
         if not isinstance(error, TransientError):
             return False
+        past.failures[error.cause] += 1
         if error.cause == "load" and past.replies != self._replies:
-            past.replies, past.forgiven_attempts = self._replies, state.attempt_number
-        return state.attempt_number - past.forgiven_attempts >= error.max_attempts
+            past.replies, past.failures["load"] = self._replies, 0
+        return past.failures[error.cause] >= error.max_attempts
 
     def _ask(self, endpoint: _Endpoint, request: Callable[[str], VisionReply], estimated_tokens: int) -> VisionReply:
         if endpoint.is_out:
@@ -260,6 +270,7 @@ class EndpointPool:
         with self._changed:
             while (endpoint := self._free_endpoint(tried)) is None:
                 self._changed.wait(self._seconds_to_end_of_rest())
+                raise_if_stopped()
             endpoint.in_flight += 1
             if endpoint.is_out:  # one request probes it; the others look elsewhere meanwhile
                 endpoint.rests_until = time.monotonic() + PROBE_TIMEOUT_SECONDS
@@ -282,25 +293,3 @@ class EndpointPool:
         awake = [endpoint for endpoint in untried if is_none_in or endpoint.rests_until <= now]
         free = [endpoint for endpoint in awake if endpoint.in_flight < endpoint.concurrency.permits]
         return min(free, key=lambda each: (each.failures if is_none_in else 0, each.load), default=None)
-
-
-def client_options(url: str, slots: int, timeout_seconds: float) -> dict[str, Any]:
-    """Options of the httpx client for one endpoint: deadlines, enough connections, and no proxy to loopback."""
-    return {
-        "timeout": httpx.Timeout(
-            connect=CONNECT_TIMEOUT_SECONDS,
-            read=timeout_seconds,
-            write=WRITE_TIMEOUT_SECONDS,
-            pool=timeout_seconds,
-        ),
-        "limits": httpx.Limits(max_connections=slots, max_keepalive_connections=slots),
-        "trust_env": not _is_loopback(url),
-    }
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url if "://" in url else f"//{url}").hostname or "localhost"
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -8,20 +8,15 @@ for again, and what a failure stops. How one request is made is the backend's bu
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from labeling_assets.errors import (
     BudgetSpentError,
-    ContextOverflowError,
     InvalidReplyError,
     LabelError,
-    ModelRunnerError,
-    ModelTimeoutError,
     RepetitiveReplyError,
     RowError,
-    ServiceUnavailableError,
     TruncatedReplyError,
 )
 from labeling_assets.products.labels import LABEL_SCHEMA, SCHEMA_VERSION, Label, ParsedReply, parse_reply
@@ -32,12 +27,10 @@ from labeling_assets.services.ledger_use import LedgerUse
 from labeling_assets.services.pipeline import Later, Pipeline, Ready
 from labeling_assets.services.vision import VisionModel
 from labeling_assets.services.vision.budget import Budget
+from labeling_assets.services.vision.server_watch import ServerWatch
 
 LOOKUP_BATCH = 500
 """Images that are looked up in the ledger at once; at most two batches are under way."""
-
-MAX_FAILURES_IN_A_ROW = 20
-"""Images in a row on which the server may break until it counts as broken: an outage must not quarantine whole days."""
 
 
 @dataclass
@@ -71,12 +64,14 @@ class LabelCounts:
 
 @dataclass
 class _Cost:
-    """What one image has cost: requests, tokens and seconds."""
+    """What one image has cost; a `Use` of the budget."""
 
     model_calls: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
     seconds: float = 0.0
+    failed_attempts: int = 0
+    untold_calls: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,10 +103,8 @@ class Labeler:
         self._ledger = ledger
         self._prompt = prompt or packaged_prompt()
         self._key = LabelKey(model.digest, self._prompt.version, SCHEMA_VERSION)
-        self._failures_in_a_row = 0
-        self._lock = threading.Lock()
+        self._watch = ServerWatch(model.name)
         self._budget = budget or Budget.unlimited()
-        self._is_stopping = threading.Event()
 
     @property
     def key(self) -> LabelKey:
@@ -161,7 +154,6 @@ class Labeler:
 
         pipeline = Pipeline(self._model.slots, prepare, label)
         batches, begun = self._distinct_batches(shas), list[str]()
-        self._is_stopping.clear()
         try:
             for batch in batches:
                 begun += batch
@@ -177,7 +169,6 @@ class Labeler:
             pipeline.stop()  # what is under way is kept, and does not count as left
             raise self._budget.spent_error(self._count_unknown([*begun, *itertools.chain(*batches)])) from None
         finally:
-            self._is_stopping.set()
             pipeline.stop()
             claims.close()
 
@@ -229,14 +220,14 @@ class Labeler:
         cost = _Cost()
         kept: Label | LabelError
         try:
-            with self._budget.image(cost, self._is_stopping.is_set):
+            with self._budget.image(cost):
                 parsed = self._ask(jpeg, cost)
         except LabelError as error:
-            kept = error if error.can_retry else self._keep(sha, cost, refusal=error)
-            self._watch_server(error)
+            refusal = self._watch.judge(error)
+            kept = refusal if refusal.can_retry else self._keep(sha, cost, refusal=refusal)
         else:
             kept = self._keep(sha, cost, parsed=parsed)
-            self._watch_server(None)
+            self._watch.note_answer()
         return _Outcome(sha, kept, cost)
 
     def _keep(
@@ -249,7 +240,10 @@ class Labeler:
             error_class=type(refusal).__name__ if refusal else None,
             error_message=refusal.message if refusal else None,
             parse_step=parsed.step if parsed else None,
-            **vars(cost),
+            model_calls=cost.model_calls,
+            prompt_tokens=cost.prompt_tokens,
+            output_tokens=cost.output_tokens,
+            seconds=cost.seconds,
         )
         return self._result(self._ledger.put(sha, self._key, entry), is_from_ledger=False)
 
@@ -270,20 +264,9 @@ class Labeler:
         cost.prompt_tokens += reply.prompt_tokens
         cost.output_tokens += reply.output_tokens
         cost.seconds += reply.seconds
+        cost.failed_attempts += reply.failed_attempts
+        cost.untold_calls += not reply.has_usage
         return parse_reply(reply.text, is_cut_off=reply.is_cut_off)
-
-    def _watch_server(self, refusal: LabelError | None) -> None:
-        """Count the images in a row that the server failed on, and stop when they are too many."""
-        with self._lock:
-            if not isinstance(refusal, ModelRunnerError | ModelTimeoutError | ContextOverflowError):
-                self._failures_in_a_row = 0
-                return
-            self._failures_in_a_row += 1
-            if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
-                raise ServiceUnavailableError(
-                    f"{self._model.name} failed on {MAX_FAILURES_IN_A_ROW} images in a row; at last: {refusal}.",
-                    "Look at the log of the model server.",
-                ) from refusal
 
     def _result(self, entry: LedgerEntry, *, is_from_ledger: bool) -> Label | LabelError:
         if entry.labels is None:

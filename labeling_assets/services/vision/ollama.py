@@ -7,6 +7,7 @@ how the model is loaded are the same in every request, since Ollama reloads the 
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +23,9 @@ from labeling_assets.services.vision.endpoints import (
     FIRST_WAIT_SECONDS,
     PROBE_TIMEOUT_SECONDS,
     EndpointPool,
-    client_options,
 )
 from labeling_assets.services.vision.pacing import Pacing
+from labeling_assets.services.vision.request_deadline import client_options
 from labeling_assets.services.vision.server_errors import (
     TransientError,
     status_error,
@@ -246,6 +247,7 @@ class OllamaVisionModel:
                     url=host,
                     model=self._model,
                     missing_remedy=self._pull_command(host),
+                    key=os.environ.get("OLLAMA_API_KEY", ""),  # the client sends it by itself
                     retry_after=_retry_after(error),
                 ) from None
             except (ValueError, TypeError, AttributeError) as error:

@@ -7,6 +7,7 @@ The context size is the server's own; Ollama is better reached by `ollama.py`, w
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -21,9 +22,9 @@ from labeling_assets.services.vision.endpoints import (
     FIRST_WAIT_SECONDS,
     PROBE_TIMEOUT_SECONDS,
     EndpointPool,
-    client_options,
 )
 from labeling_assets.services.vision.pacing import Pacing
+from labeling_assets.services.vision.request_deadline import client_options
 from labeling_assets.services.vision.server_errors import (
     TransientError,
     excerpt,
@@ -47,7 +48,7 @@ class OpenAIVisionModel:
         pacing: Rate limit of all servers together; default: none.
 
     Raises:
-        ConfigurationError: An address cannot be read.
+        ConfigurationError: An address cannot be read, or the key cannot be sent.
     """
 
     def __init__(
@@ -65,7 +66,13 @@ class OpenAIVisionModel:
                 raise ConfigurationError(
                     f"{url!r} is no address of a server.", "LABELING_OPENAI_BASE_URL takes http://host:8000/v1."
                 )
+        if not re.fullmatch("[!-~]*", api_key):  # no header carries it, and the error that says so would show it
+            raise ConfigurationError(
+                "The API key contains a blank, a line break or another character that no key has.",
+                "Set LABELING_OPENAI_API_KEY to the key alone.",
+            )
         self._model = model
+        self._key = api_key
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         urls = [url.rstrip("/") for url in base_urls]
         self._pool = EndpointPool(urls, slots_per_host, self._probe, pacing or Pacing(), first_wait_seconds)
@@ -145,7 +152,7 @@ class OpenAIVisionModel:
                 f"No OpenAI-compatible server answers at {url}.", "Start it, or set LABELING_OPENAI_BASE_URL."
             ) from error
         if self._model not in listed:
-            names = excerpt(", ".join(map(str, listed)))
+            names = excerpt(", ".join(map(str, listed)), self._key)
             raise ConfigurationError(
                 f"{url} has no model {self._model!r}; it has: {names}.", "Set LABELING_VISION_MODEL to one of them."
             )
@@ -198,6 +205,7 @@ class OpenAIVisionModel:
             url=url,
             model=self._model,
             missing_remedy="Set LABELING_VISION_MODEL to a model that the server lists under /models.",
+            key=self._key,
             retry_after=response.headers.get("Retry-After"),
         )
 
@@ -218,12 +226,15 @@ def _reply(url: str, response: httpx.Response, seconds: float) -> VisionReply:
     try:
         body = response.json()
         choice, usage = body["choices"][0], body.get("usage") or {}
+        text = choice["message"].get("content")
+        if not isinstance(text, str | None):
+            raise TypeError("the content is no text")
         return VisionReply(
-            text=choice["message"].get("content") or "",
+            text=text or "",
             is_cut_off=choice.get("finish_reason") == "length",
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             output_tokens=int(usage.get("completion_tokens") or 0),
             seconds=seconds,
         )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ArithmeticError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise unreachable(url, "its answer is not of the OpenAI form") from error

@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 import time
 
+from labeling_assets.services.pipeline import sleep
+
 SECONDS_A_MINUTE = 60
 
 
@@ -28,9 +30,13 @@ class Pacing:
         self._lock = threading.Lock()
 
     def wait(self, tokens: int) -> None:
-        """Wait until a request of so many tokens, by estimate, may go out."""
+        """Wait until a request of so many tokens, by estimate, may go out.
+
+        Raises:
+            StoppedError: The pipeline of this thread was stopped meanwhile.
+        """
         if seconds := self.book(tokens, time.monotonic()):
-            time.sleep(seconds)
+            sleep(seconds)
 
     def book(self, tokens: int, now_seconds: float) -> float:
         """Take the next turn of a request of so many tokens; returns the seconds until then."""

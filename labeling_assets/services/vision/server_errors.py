@@ -85,7 +85,7 @@ def transport_errors(url: str) -> Iterator[None]:
     except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
         timeout = ModelTimeoutError(f"{url} did not reply in time.", "LABELING_VISION_TIMEOUT_SECONDS is the deadline.")
         raise TransientError(timeout, TIMEOUT_ATTEMPTS, "silence") from error
-    except (httpx.TransportError, ConnectionError) as error:
+    except (httpx.RequestError, ConnectionError) as error:
         raise unreachable(url, type(error).__name__) from error
 
 
@@ -96,7 +96,14 @@ def unreachable(url: str, reason: str) -> TransientError:
 
 
 def status_error(
-    status: int, body: str, *, url: str, model: str, missing_remedy: str, retry_after: str | None = None
+    status: int,
+    body: str,
+    *,
+    url: str,
+    model: str,
+    missing_remedy: str,
+    key: str = "",
+    retry_after: str | None = None,
 ) -> LabelingError | TransientError:
     """The error that an HTTP status of a model server means.
 
@@ -106,13 +113,14 @@ def status_error(
         url: The endpoint.
         model: Name of the model.
         missing_remedy: What to do when the model is not there.
+        key: The API key that was sent, see `excerpt`.
         retry_after: The header of this name.
 
     Returns:
         `ConfigurationError` when no request can succeed, `ContextOverflowError` or `ModelRunnerError` when this one
         cannot, `TransientError` when it may succeed later.
     """
-    said = excerpt(body)
+    said = excerpt(body, key)
     if status in (401, 403):
         return ConfigurationError(f"{url} refuses access ({status}): {said}.", "Check its API key.")
     if status == 404:
@@ -154,8 +162,14 @@ def retry_after_seconds(header: str | None) -> float:
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
-def excerpt(body: str) -> str:
-    """The start of what a server says, on one line and without what may be the image or a key sent to it."""
+def excerpt(body: str, key: str = "") -> str:
+    """The start of what a server says, on one line and without what may be the image or a key sent to it.
+
+    Args:
+        body: What the server says.
+        key: The API key that was sent; servers and proxies may repeat it, and keys have all forms.
+    """
+    body = body.replace(key, "…") if key else body
     storable = body.replace("\0", " ").encode(errors="replace").decode()
     line = re.sub(r"[A-Za-z0-9+/_=-]{60,}", "…", " ".join(storable.split()))
     line = re.sub(r"(?i)(bearer\s+|\bsk-)\S+", r"\1…", line)
