@@ -55,7 +55,7 @@ STAGES = (
 
 @dataclass
 class DayResult:
-    """What one run did: the metadata of each stage that materialized, and the cause where one failed."""
+    """What one run did: the metadata of each stage that materialized or paid for something, and why one failed."""
 
     day: str
     run_id: str
@@ -103,9 +103,7 @@ def known_days(settings: Settings, first: dt.date, last: dt.date) -> list[str]:
     Raises:
         ConfigurationError: The range is empty, or a day is before the first partition or not yet over.
     """
-    from labeling_assets.defs.products.partitions import product_days
-
-    known = product_days.get_partition_keys()
+    known = all_days()
     if first > last:
         raise ConfigurationError(f"{first} is after {last}.", "Give --start and --end in the order of time.")
     for day in (first, last):
@@ -117,6 +115,13 @@ def known_days(settings: Settings, first: dt.date, last: dt.date) -> list[str]:
                 "Choose an earlier --end.",
             )
     return [day for day in known if str(first) <= day <= str(last)]
+
+
+def all_days() -> list[str]:
+    """Every partition: the days from LABELING_FIRST_DAY on that are over."""
+    from labeling_assets.defs.products.partitions import product_days
+
+    return list(product_days.get_partition_keys())
 
 
 def run_days(
@@ -250,11 +255,23 @@ def _run(
         over_budget = {str(each.day) for each in failures if each.error_class == BudgetSpentError.__name__}
         if len(days) > 1:
             causes |= {str(each.day): f"{each.stage}: {each.message} {each.remedy}" for each in failures}
+    _add_costs_of_failed_tries(result, stages)
     seconds = round((time.monotonic() - started) / len(days), 3)
     return [
         DayResult(day, run_id, day not in causes, seconds, stages[day], causes.get(day, ""), day in over_budget)
         for day in days
     ]
+
+
+def _add_costs_of_failed_tries(
+    result: dg.ExecuteInProcessResult, stages: Mapping[str, dict[str, dict[str, Any]]]
+) -> None:
+    """Add what a stage paid for a day before it failed, see `Stage.paid`; a later try tells its own costs alone."""
+    for event in result.get_asset_observation_events():
+        observed = event.asset_observation_data.asset_observation
+        values = stages[str(observed.partition)].setdefault(observed.asset_key.path[-1], {})
+        for key, value in observed.metadata.items():
+            values[key] = values.get(key, 0) + value.value
 
 
 def _cause(result: dg.ExecuteInProcessResult) -> str:

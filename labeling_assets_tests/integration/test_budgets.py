@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
 from labeling_assets.cli import cli
@@ -88,6 +91,17 @@ def test_a_budget_without_prices_is_refused_in_the_run_config_too(world: World) 
     assert "LABELING_PRICE_PROMPT_TOKENS" in run.failure
 
 
+def test_a_run_that_repeats_another_does_not_get_its_budget_again(priced: World) -> None:
+    """What a run has spent is in the memory of its process; Dagster starts a run whose process died in another one."""
+    world, repeated = priced, {"dagster/parent_run_id": "0123", "dagster/root_run_id": "0123"}
+    run = world.run(RANGE[0], config=config(budget_for(3)), tags=repeated)
+    assert not run.is_success
+    assert "repeats run 0123" in run.failure
+    assert "Launch the days anew" in run.failure
+    assert world.model_calls() == 0
+    assert world.run(RANGE[0], tags=repeated).is_success, "without a budget nothing is at stake"
+
+
 @pytest.mark.parametrize("command", [["run"], ["backfill"], ["relabel", "--stale"]])
 def test_a_budget_without_prices_is_refused_before_anything_is_started(home: Path, command: list[str]) -> None:
     options = [*command, "--start", str(RANGE[0]), "--end", str(RANGE[0]), "--budget", "5"]
@@ -106,12 +120,28 @@ def labeling(home: Path, *arguments: str, **settings: str) -> subprocess.Complet
 
 def test_the_runs_of_a_command_share_its_budget(priced: World, home: Path) -> None:
     world = priced
-    result = labeling(home, "run", "--start", str(RANGE[0]), "--end", str(RANGE[-1]), "--budget", str(budget_for(5)))
+    told = home / "statistics.json"
+    arguments = ["--start", str(RANGE[0]), "--end", str(RANGE[-1]), "--budget", str(budget_for(5))]
+    result = labeling(home, "run", *arguments, "--json", str(told))
     assert result.returncode == 1, result.stdout + result.stderr
+    statistics = json.loads(told.read_text())
+    assert (statistics["model_calls"], statistics["label_cost"]) == (5, 5 * CALL), "those of the failed day too"
     assert "1 images are left" in " ".join(result.stdout.split())
     assert "1 later days were not begun" in result.stdout
     assert world.model_calls() == 5
     world.agrees(on(RANGE[0]))
+
+
+def test_what_a_day_paid_for_before_the_server_failed_is_in_the_statistics(priced: World, home: Path) -> None:
+    world, told = priced, home / "statistics.json"
+    body = world.images.resources[f"/{RANGE[0]}.jpg"].body
+    world.ollama.model.faults = [Fault("missing", images=(hashlib.sha256(body).hexdigest(),))]
+    result = labeling(home, "run", "--start", str(RANGE[0]), "--end", str(RANGE[0]), "--json", str(told))
+    assert result.returncode == 1, result.stdout + result.stderr
+    with world.engine.connect() as connection:
+        labeled = connection.execute(sa.text("select count(*) from labeling.label_ledger")).scalar_one()
+    statistics = json.loads(told.read_text())
+    assert (statistics["model_calls"], statistics["label_cost"]) == (labeled, labeled * CALL)
 
 
 def stale() -> Result:
