@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 import os
 import subprocess
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
 from labeling_assets.cli import cli
@@ -22,6 +20,7 @@ from labeling_assets.services.vision.budget import CALLS_PER_IMAGE, worst_call_c
 from labeling_assets_tests.integration.installation import COMMAND
 from labeling_assets_tests.integration.world import World
 from labeling_assets_tests.standins.model import CHARS_PER_TOKEN, TOKENS_PER_IMAGE
+from labeling_assets_tests.standins.replies import Fault
 
 RANGE = [dt.date(2026, 3, 10) + dt.timedelta(days=number) for number in range(3)]
 MODEL = "qwen2.5vl:latest"
@@ -132,16 +131,18 @@ def test_the_runs_of_a_command_share_its_budget(priced: World, home: Path) -> No
     world.agrees(on(RANGE[0]))
 
 
-def test_what_a_day_paid_for_before_the_server_failed_is_in_the_statistics(priced: World, home: Path) -> None:
+def test_what_a_day_paid_for_before_the_server_failed_is_in_the_statistics(
+    priced: World, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world, told = priced, home / "statistics.json"
-    body = world.images.resources[f"/{RANGE[0]}.jpg"].body
-    world.ollama.model.faults = [Fault("missing", images=(hashlib.sha256(body).hexdigest(),))]
+    monkeypatch.setenv("LABELING_VISION_SLOTS", "1")
+    assert world.run(RANGE[0]).is_success
+    world.ollama.model.digests[MODEL] = "f" * 64
+    world.ollama.model.faults = [Fault("missing", images=(list(world.ollama.model.stats.images)[-1],))]
     result = labeling(home, "run", "--start", str(RANGE[0]), "--end", str(RANGE[0]), "--json", str(told))
     assert result.returncode == 1, result.stdout + result.stderr
-    with world.engine.connect() as connection:
-        labeled = connection.execute(sa.text("select count(*) from labeling.label_ledger")).scalar_one()
     statistics = json.loads(told.read_text())
-    assert (statistics["model_calls"], statistics["label_cost"]) == (labeled, labeled * CALL)
+    assert (statistics["model_calls"], statistics["label_cost"]) == (2, 2 * CALL)
 
 
 def stale() -> Result:
@@ -183,3 +184,26 @@ def test_stale_labels_are_made_anew_most_viewed_first_and_whole_days_only(priced
     assert world.model_calls() == 12, "what the budget paid for is kept"
     assert "0 of 6 labels are stale" in stale().output
     world.agrees(on(*RANGE[:2]))
+
+
+def test_neither_an_older_day_nor_an_image_that_breaks_the_server_keeps_stale_days_from_being_replaced(
+    priced: World, home: Path
+) -> None:
+    """The first day is before LABELING_FIRST_DAY; of the second the server breaks on an image, each time."""
+    world = priced
+    assert world.run(RANGE[0]).is_success
+    of_first = set(world.ollama.model.stats.images)
+    assert world.run(RANGE[1]).is_success
+    world.ollama.model.digests[MODEL] = "f" * 64
+    broken = min(set(world.ollama.model.stats.images) - of_first)
+    world.ollama.model.faults = [Fault("broken", images=(broken,))]
+    before = dict(world.ollama.model.stats.images)
+
+    result = labeling(home, "relabel", "--stale", LABELING_FIRST_DAY=str(RANGE[1]))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 days are left out" in result.stdout
+    assert {sha: world.ollama.model.stats.images[sha] for sha in of_first} == {sha: before[sha] for sha in of_first}
+    assert [row["label_digest"] for row in world.parquet("qwen_labels", RANGE[1])] == ["f" * 64] * 2
+    assert "f" * 64 not in {row["label_digest"] for row in world.parquet("qwen_labels", RANGE[0])}
+    assert [row.error_class for row in world.quarantine().values()] == ["ModelRunnerError"]
+    assert set(world.milvus()) == set(on(*RANGE[:2])), "what may be labeled later stays"

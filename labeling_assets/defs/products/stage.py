@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -137,7 +137,7 @@ class Stage:
         has_done_any = False
         for position, day in enumerate(days):
             try:
-                events = self._one_day_or_its_costs(day, work)
+                events = yield from self._one_day_or_its_costs(day, work)
             except LabelingError as error:
                 if self._is_range and error.can_retry:  # a service that is down fails the other days as well
                     raise
@@ -165,14 +165,16 @@ class Stage:
     def _is_range(self) -> bool:
         return len(self.run_days) > 1
 
-    def _one_day_or_its_costs(self, day: dt.date, work: Callable[[dt.date], DayResult]) -> list[Any]:
+    def _one_day_or_its_costs(
+        self, day: dt.date, work: Callable[[dt.date], DayResult]
+    ) -> Generator[Any, None, list[Any]]:
         self.paid = dict[str, float]
         try:
             return self._one_day(day, work)
         except Exception:
             if any((paid := self.paid()).values()):
-                key, partition = self._context.asset_key, str(day)
-                self._context.log_event(dg.AssetObservation(key, partition=partition, metadata=paid))
+                # Yielded, since Dagster drops what was only logged when the step fails.
+                yield dg.AssetObservation(self._context.asset_key, partition=str(day), metadata=paid)
             raise
 
     def _one_day(self, day: dt.date, work: Callable[[dt.date], DayResult]) -> list[Any]:
