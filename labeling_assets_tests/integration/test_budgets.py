@@ -207,3 +207,12 @@ def test_neither_an_older_day_nor_an_image_that_breaks_the_server_keeps_stale_da
     assert "f" * 64 not in {row["label_digest"] for row in world.parquet("qwen_labels", RANGE[0])}
     assert [row.error_class for row in world.quarantine().values()] == ["ModelRunnerError"]
     assert set(world.milvus()) == set(on(*RANGE[:2])), "what may be labeled later stays"
+
+
+def test_a_range_tells_what_the_day_paid_for_on_which_its_budget_was_spent(priced: World, home: Path) -> None:
+    arguments = ["--start", str(RANGE[0]), "--end", str(RANGE[-1]), "--budget", str(budget_for(5))]
+    result = labeling(home, "backfill", *arguments)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert priced.model_calls() == 5
+    numbers = dict(line.split() for line in result.stdout.splitlines() if line.strip().startswith(("model_", "label_")))
+    assert (numbers["model_calls"], float(numbers["label_cost"])) == ("5", 5 * CALL)

@@ -173,7 +173,7 @@ class Stage:
             return self._one_day(day, work)
         except Exception:
             if any((paid := self.paid()).values()):
-                # Yielded, since Dagster drops what was only logged when the step fails.
+                # Yielded, since the result of a run lacks what was only logged before a step failed.
                 yield dg.AssetObservation(self._context.asset_key, partition=str(day), metadata=paid)
             raise
 
