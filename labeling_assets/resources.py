@@ -144,14 +144,12 @@ class VisionModelResource(dg.ConfigurableResource[VisionModel]):
         """What tokens and time of the model cost."""
         return Prices(self.price_prompt_tokens, self.price_output_tokens, self.price_gpu_hour)
 
-    def budget(self, amount: float | None, spender: str) -> Budget | None:
-        """What may be spent on the model, by all that spend under a name; None where the amount is.
+    def budget(self, amount: float, spender: str) -> Budget:
+        """What may be spent on the model, by all that spend under a name.
 
         Raises:
             ConfigurationError: The amount is no amount, or nothing has a price.
         """
-        if amount is None:
-            return None
         return shared_budget(spender, amount, self.prices, self.timeout_seconds, self.context_tokens)
 
     def other(self, backend: str, model: str) -> VisionModel:

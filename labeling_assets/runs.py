@@ -10,14 +10,12 @@ import contextlib
 import datetime as dt
 import functools
 import itertools
-import json
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -28,14 +26,10 @@ from labeling_assets.definitions import build_defs
 from labeling_assets.defs.products.run_requests import JOB_NAME, range_tags
 from labeling_assets.defs.products.stage import SPENDER_TAG
 from labeling_assets.errors import BudgetSpentError, ConfigurationError
-from labeling_assets.metadata import ROWS_IN, ROWS_OUT, ROWS_QUARANTINED, SECONDS
 from labeling_assets.products.day_ranges import day_ranges
 from labeling_assets.services.connect import Services
 from labeling_assets.services.day_state import DayFailures
-from labeling_assets.services.day_tables import read_day
-from labeling_assets.services.images.files import open_root
 from labeling_assets.services.pipeline import finish_requests
-from labeling_assets.services.quarantine import Quarantine
 from labeling_assets.settings import Settings
 
 WATCH_SECONDS = 0.5
@@ -55,7 +49,7 @@ STAGES = (
 
 @dataclass
 class DayResult:
-    """What one run did: the metadata of each stage that materialized, and the cause where one failed."""
+    """What one run did: the metadata of each stage that materialized or paid for something, and why one failed."""
 
     day: str
     run_id: str
@@ -70,42 +64,13 @@ class DayResult:
         return int(self.stages.get(stage, {}).get(key, 0))
 
 
-@dataclass
-class RunStatistics:
-    """What happened, summed over all days of one call."""
-
-    crawled_count: int = 0
-    duplicate_count: int = 0
-    processed_count: int = 0
-    inserted_count: int = 0
-    updated_count: int = 0
-    unchanged_count: int = 0
-    removed_count: int = 0
-    failed_count: int = 0
-    insert_batches: int = 0
-    model_calls: int = 0
-    calls_avoided: int = 0
-    label_cost: float = 0.0
-    inserted_ids: list[str] = field(default_factory=list)
-    failed_records: list[dict[str, Any]] = field(default_factory=list)
-    total_time_seconds: float = 0.0
-    seconds_by_stage: dict[str, float] = field(default_factory=dict)
-    days: list[dict[str, Any]] = field(default_factory=list)
-
-    def write(self, path: Path) -> None:
-        """Write as UTF-8 JSON."""
-        path.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=2, default=str) + "\n", encoding="utf-8")
-
-
 def known_days(settings: Settings, first: dt.date, last: dt.date) -> list[str]:
     """The partitions from `first` to `last`, both included.
 
     Raises:
         ConfigurationError: The range is empty, or a day is before the first partition or not yet over.
     """
-    from labeling_assets.defs.products.partitions import product_days
-
-    known = product_days.get_partition_keys()
+    known = all_days()
     if first > last:
         raise ConfigurationError(f"{first} is after {last}.", "Give --start and --end in the order of time.")
     for day in (first, last):
@@ -117,6 +82,13 @@ def known_days(settings: Settings, first: dt.date, last: dt.date) -> list[str]:
                 "Choose an earlier --end.",
             )
     return [day for day in known if str(first) <= day <= str(last)]
+
+
+def all_days() -> list[str]:
+    """Every partition: the days from LABELING_FIRST_DAY on that are over."""
+    from labeling_assets.defs.products.partitions import product_days
+
+    return list(product_days.get_partition_keys())
 
 
 def run_days(
@@ -250,11 +222,23 @@ def _run(
         over_budget = {str(each.day) for each in failures if each.error_class == BudgetSpentError.__name__}
         if len(days) > 1:
             causes |= {str(each.day): f"{each.stage}: {each.message} {each.remedy}" for each in failures}
+    _add_costs_of_failed_tries(result, stages)
     seconds = round((time.monotonic() - started) / len(days), 3)
     return [
         DayResult(day, run_id, day not in causes, seconds, stages[day], causes.get(day, ""), day in over_budget)
         for day in days
     ]
+
+
+def _add_costs_of_failed_tries(
+    result: dg.ExecuteInProcessResult, stages: Mapping[str, dict[str, dict[str, Any]]]
+) -> None:
+    """Add what a stage paid for a day before it failed, see `Stage.paid`; a later try tells its own costs alone."""
+    for event in result.get_asset_observation_events():
+        observed = event.asset_observation_data.asset_observation
+        values = stages[str(observed.partition)].setdefault(observed.asset_key.path[-1], {})
+        for key, value in observed.metadata.items():
+            values[key] = values.get(key, 0) + value.value
 
 
 def _cause(result: dg.ExecuteInProcessResult) -> str:
@@ -268,43 +252,3 @@ def _cause(result: dg.ExecuteInProcessResult) -> str:
         if event.is_run_failure and (error := event.job_failure_data.error):
             return (error.cause or error).message.strip()
     return "The run failed; its page in the UI tells where."
-
-
-def statistics(settings: Settings, results: Sequence[DayResult]) -> RunStatistics:
-    """What happened on the days of one call."""
-    total = RunStatistics()
-    for result in results:
-        total.crawled_count += result.value("raw_products", ROWS_IN)
-        total.duplicate_count += result.value("deduped_products", "duplicates")
-        total.processed_count += result.value("clip_vectors", ROWS_OUT)
-        total.inserted_count += result.value("milvus_collection", "rows_new")
-        total.updated_count += result.value("milvus_collection", "rows_updated")
-        total.unchanged_count += result.value("milvus_collection", "rows_unchanged")
-        total.removed_count += result.value("milvus_collection", "rows_removed")
-        total.failed_count += sum(result.value(stage, ROWS_QUARANTINED) for stage in STAGES)
-        total.insert_batches += result.value("milvus_collection", "insert_batches")
-        total.model_calls += result.value("qwen_labels", "model_calls")
-        total.calls_avoided += result.value("qwen_labels", "calls_avoided")
-        total.label_cost = round(total.label_cost + float(result.stages.get("qwen_labels", {}).get("cost", 0.0)), 6)
-        total.total_time_seconds = round(total.total_time_seconds + result.seconds, 3)
-        for stage, values in result.stages.items():
-            before = total.seconds_by_stage.get(stage, 0.0)
-            total.seconds_by_stage[stage] = round(before + float(values.get(SECONDS, 0.0)), 3)
-        total.inserted_ids += _inserted_ids(settings, result)
-        total.days.append(
-            {"day": result.day, "run_id": result.run_id, "is_success": result.is_success, "failure": result.failure}
-        )
-    total.failed_records = _failed_records(settings, [result.day for result in results])
-    return total
-
-
-def _inserted_ids(settings: Settings, result: DayResult) -> list[str]:
-    if "milvus_collection" not in result.stages:
-        return []
-    table = read_day(open_root(settings.storage_root), "milvus_collection", result.day)
-    return [row["id_sanpham"] for row in table.to_pylist() if row["action"] == "new"]
-
-
-def _failed_records(settings: Settings, days: Sequence[str]) -> list[dict[str, Any]]:
-    quarantine = Quarantine(Services(settings).product_database.engine)
-    return [asdict(row) for day in days for row in quarantine.find(day=dt.date.fromisoformat(day))]

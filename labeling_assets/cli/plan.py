@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from labeling_assets.products.plan import DayPlan
     from labeling_assets.services.plan import Plan
 
+SLOTS_UNKNOWN = (
+    "LABELING_VISION_SLOTS is 0, so the slots are to be found: hours are those of one request at a time to each "
+    "server, and a request costs the GPU's time as if it had it alone; both are upper bounds."
+)
+
 
 @click.command()
 @click.option("--start", type=DAY, required=True, help="First day, YYYY-MM-DD.")
@@ -97,6 +102,8 @@ def _total_table(made: Plan) -> Table:
 
 def _notes(made: Plan) -> list[str]:
     notes = [f"In use: {escape(str(made.version))}; {made.slots} requests at once."]
+    if not made.are_slots_known:
+        notes.append(SLOTS_UNKNOWN)
     if made.problem:
         notes.append(
             f"[yellow]The model's digest is not known:[/] {escape(made.problem)} Images in the ledger are counted by "

@@ -48,9 +48,10 @@ def relabel(
     prompt, so this helps most after the model was mended or changed.
 
     --stale labels the images of days with stale labels into the ledger, the most viewed first, until all are there or
-    --budget is spent. Then it runs the days of which every image has a new label. The others keep their old labels,
-    so that no day is half of one and half of the other; what was labeled for them is kept, and the next time goes on
-    from there. By default it looks at every labeled day.
+    --budget is spent. Then it runs the days of which every image has a new label; an image on which the model server
+    failed goes into quarantine there. The others keep their old labels, so that no day is half of one and half of the
+    other; what was labeled for them is kept, and the next time goes on from there. By default it looks at every labeled
+    day from LABELING_FIRST_DAY on.
 
     Exit code 1 if a day failed.
     """

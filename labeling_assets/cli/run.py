@@ -21,7 +21,8 @@ from labeling_assets.errors import ConfigurationError
 from labeling_assets.settings import Settings
 
 if TYPE_CHECKING:
-    from labeling_assets.runs import DayResult, RunStatistics
+    from labeling_assets.run_statistics import RunStatistics
+    from labeling_assets.runs import DayResult
 
 EXAMPLE_SEARCHES = ("best dad ever mug", "quà tặng mẹ", "christmas gift for grandma")
 
@@ -94,6 +95,7 @@ def materialize(
     """Run the days with a progress display, print the tables, and return the statistics."""
     from labeling_assets import runs
     from labeling_assets.cli.progress import show_progress
+    from labeling_assets.run_statistics import statistics_of
 
     for number in (signal.SIGINT, signal.SIGTERM):  # both end the run in good order
         signal.signal(number, signal.default_int_handler)
@@ -109,7 +111,7 @@ def materialize(
             console.print(f"[red]{result.day} failed:[/] {escape(result.failure)}")
     if len(results) < len(days):
         console.print(f"{len(days) - len(results)} later days were not begun, because the budget is spent.")
-    statistics = runs.statistics(settings, results)
+    statistics = statistics_of(settings, results)
     console.print(_statistics_table(statistics))
     if statistics.failed_records:
         console.print(_quarantine_summary(statistics))

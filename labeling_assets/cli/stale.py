@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -13,13 +13,13 @@ from rich.progress import track
 
 from labeling_assets.cli.days import DAY
 from labeling_assets.cli.output import output, plain_table
-from labeling_assets.errors import BudgetSpentError, ConfigurationError, RowError
+from labeling_assets.errors import BudgetSpentError, ConfigurationError, LabelError, RowError
 from labeling_assets.settings import Settings
 
 if TYPE_CHECKING:
     from labeling_assets.products.label_versions import LabelVersion
     from labeling_assets.services.ledger_use import LedgerUse
-    from labeling_assets.services.relabel_stale import StaleImages
+    from labeling_assets.services.relabel_stale import Answers
     from labeling_assets.services.stale import DayLabels
     from labeling_assets.services.vision.budget import Budget
 
@@ -76,12 +76,12 @@ def relabel_stale(start: dt.date | None, end: dt.date | None, budget: float | No
     Raises:
         ConfigurationError: The model is not there.
     """
-    from labeling_assets import instance
+    from labeling_assets import instance, runs
     from labeling_assets.services.connect import Services
     from labeling_assets.services.images.files import open_root
     from labeling_assets.services.ledger_use import LedgerUse
     from labeling_assets.services.plan import current_version
-    from labeling_assets.services.relabel_stale import complete_days, stale_images
+    from labeling_assets.services.relabel_stale import stale_images
     from labeling_assets.services.stale import labeled_days, read_day_labels
 
     settings = instance.prepare(Settings.load())
@@ -92,18 +92,32 @@ def relabel_stale(start: dt.date | None, end: dt.date | None, budget: float | No
         raise ConfigurationError(problem, "Stale labels are known by the model in use.")
     days = read_day_labels(root, labeled_days(root, start, end))
     _show(days, current, "")
-    ledger = LedgerUse(services.product_database.engine)
-    images = stale_images(root, days, ledger, current)
+    partitions = set(runs.all_days())
+    if strangers := [day for day in days if str(day.day) not in partitions]:
+        console.print(
+            f"{len(strangers)} days are left out, since no run makes them: they are before LABELING_FIRST_DAY "
+            f"{settings.first_day}, or not over.",
+            soft_wrap=True,
+        )
+    images = stale_images(root, [day for day in days if str(day.day) in partitions], current)
     for day, reason in images.problems.items():
         console.print(f"[red]{day} is left out:[/] {escape(reason)}. Run the day: `labeling run`.", soft_wrap=True)
     if not images.by_day:
         return
-    console.print(f"{len(images.to_label):,} images have no label of the version in use yet.")
+    answers, ledger = _answers(settings, current), LedgerUse(services.product_database.engine)
+    missing = answers.missing(images.phashes)
+    asked = answers.to_ask(missing)
+    alike = len(missing) - len(asked)
+    console.print(
+        f"{len(asked):,} images have no label of the version in use yet"
+        + (f"; {alike:,} others take the labels of near duplicates." if alike else "."),
+        soft_wrap=True,
+    )
     if dry_run:
-        _show_estimate(settings, ledger, current, images)
+        _show_estimate(settings, ledger, current, len(asked))
         return
-    _label(settings, images, money)
-    complete = complete_days(images, ledger, current)
+    failed = _label(settings, missing, answers, money)
+    complete = answers.complete_days(images, missing, failed)
     left = len(images.by_day) - len(complete)
     if left:
         console.print(
@@ -124,49 +138,76 @@ def _budget(settings: Settings, amount: float | None) -> Budget | None:
     return Budget(amount, settings.prices, worst)
 
 
-def _show_estimate(settings: Settings, ledger: LedgerUse, current: LabelVersion, images: StaleImages) -> None:
+def _answers(settings: Settings, current: LabelVersion) -> Answers:
+    from labeling_assets.services.connect import Services
+    from labeling_assets.services.ledger_use import LedgerUse
+    from labeling_assets.services.near_duplicates import NearDuplicates
+    from labeling_assets.services.relabel_stale import Answers
+
+    engine, is_shared = Services(settings).product_database.engine, settings.share_labels == "near_duplicates"
+    near = NearDuplicates(engine, settings.near_duplicate_bits) if is_shared else None
+    return Answers(LedgerUse(engine), current, near)
+
+
+def _show_estimate(settings: Settings, ledger: LedgerUse, current: LabelVersion, images: int) -> None:
+    from labeling_assets.cli.plan import SLOTS_UNKNOWN
     from labeling_assets.products.plan import estimate
     from labeling_assets.services.connect import Services
+    from labeling_assets.services.plan import known_slots
 
-    slots = Services(settings).vision_model.slots
-    expected = estimate(len(images.to_label), ledger.seen(current.key), slots, settings.prices)
+    slots, are_slots_known = known_slots(settings, Services(settings).vision_model)
+    expected = estimate(images, ledger.seen(current.key), slots, settings.prices)
     told = f"About {expected.calls:,.0f} calls"
     if expected.hours and expected.cost:
         told += f", {expected.hours.mean:,.2f} hours, cost {expected.cost.mean:,.2f}"
         told += f" ({expected.cost.low:,.2f}–{expected.cost.high:,.2f})"
     output().print(f"{told}.")
+    if expected.hours and not are_slots_known:
+        output().print(SLOTS_UNKNOWN, soft_wrap=True)
 
 
-def _label(settings: Settings, images: StaleImages, budget: Budget | None) -> None:
-    """Label images into the ledger, in their order, until all are there or the budget is spent."""
+def _label(settings: Settings, missing: Mapping[str, str], answers: Answers, budget: Budget | None) -> set[str]:
+    """Label images into the ledger, most viewed first, until all are there or the budget is spent.
+
+    Returns:
+        Those on which the model server failed, so that a run asks about them again; none when nothing is left for that.
+    """
     from labeling_assets.services.connect import Services
     from labeling_assets.services.ledger import LabelLedger
     from labeling_assets.services.vision.labeler import Labeler
 
     services, console = Services(settings), output()
     labeler = Labeler(services.vision_model, LabelLedger(services.product_database.engine), budget=budget)
-    outcomes = labeler.label_all(images.to_label, services.image_store.model_jpeg)
+    tried: set[str] = set()
+    failed: set[str] = set()
     without_label = 0
     try:
-        for _, outcome in track(
-            outcomes, "Labeling", len(images.to_label), console=console, transient=True, disable=not console.is_terminal
-        ):
-            without_label += isinstance(outcome, RowError)
+        # Where labels are shared and an image gets none, one that it stood for is asked about in the next round.
+        while asked := answers.to_ask(missing):
+            outcomes = labeler.label_all(asked, services.image_store.model_jpeg)
+            hidden = not console.is_terminal
+            for sha, outcome in track(
+                outcomes, "Labeling", len(asked), console=console, transient=True, disable=hidden
+            ):
+                tried.add(sha)
+                without_label += isinstance(outcome, RowError)
+                if isinstance(outcome, LabelError) and outcome.can_retry:
+                    failed.add(sha)
+            missing = {sha: phash for sha, phash in answers.missing(missing).items() if sha not in tried}
     except BudgetSpentError as error:
+        failed.clear()
         console.print(f"[yellow]{escape(str(error))}[/]", soft_wrap=True)
     counts = labeler.counts
     cost = settings.prices.cost(counts.prompt_tokens, counts.output_tokens, counts.model_seconds)
     console.print(f"{counts.model_calls:,} calls, cost {cost:,.4g}; {without_label:,} images without a label.")
+    return failed
 
 
 def _run(settings: Settings, days: Sequence[dt.date], budget: Budget | None) -> None:
-    """Run the days of which all images are in the ledger, with what is left for what the source has new."""
-    from labeling_assets import runs
+    """Run days of which no image is to be asked about, with what is left for what the source has new."""
     from labeling_assets.cli.run import materialize
 
-    concerned = {str(day) for day in days}
-    known = runs.known_days(settings, days[0], days[-1])
     rest = None if budget is None else max(budget.amount - budget.spent, 0.0)
-    statistics = materialize(settings, [day for day in known if day in concerned], budget=rest)
+    statistics = materialize(settings, list(map(str, days)), budget=rest)
     if any(not day["is_success"] for day in statistics.days):
         sys.exit(1)

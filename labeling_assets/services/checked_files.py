@@ -17,7 +17,7 @@ from upath import UPath
 from labeling_assets.errors import ConfigurationError, ServiceUnavailableError, VectorError
 from labeling_assets.products.records import EmbeddedProduct, LabeledProduct, arrow_schema, required_columns
 from labeling_assets.products.vectors import DESCRIPTION_VECTOR, IMAGE_VECTOR, refuse_unusable, vector_matrix
-from labeling_assets.services.day_tables import EXTENSION, day_file, newest_rows_elsewhere, read_table
+from labeling_assets.services.day_tables import day_file, newest_rows_elsewhere, read_table, stored_names
 
 VECTORS, LABELS = "clip_vectors", "qwen_labels"
 FILES: dict[str, type[BaseModel]] = {VECTORS: EmbeddedProduct, LABELS: LabeledProduct}
@@ -75,13 +75,7 @@ def days_with_file(storage: UPath) -> set[dt.date]:
     Raises:
         ServiceUnavailableError: The storage cannot be read.
     """
-    found = set()
-    for asset in FILES:
-        folder = storage / asset
-        with _storage_errors():
-            names = [path.name for path in folder.glob(f"*{EXTENSION}")] if folder.exists() else []
-        found |= {day for name in names if (day := day_of(name.removesuffix(EXTENSION)))}
-    return found
+    return {day for asset in FILES for name in stored_names(storage, asset) if (day := day_of(name))}
 
 
 def newest_elsewhere(storage: UPath, asset: str, day: dt.date, ids: Sequence[str]) -> pa.Table | None:

@@ -10,13 +10,14 @@ import datetime as dt
 import logging
 import os
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from upath import UPath
 
-from labeling_assets.errors import DayError
+from labeling_assets.errors import DayError, ServiceUnavailableError
 
 ROW_GROUP_ROWS = 500
 EXTENSION = ".parquet"
@@ -29,6 +30,29 @@ logger = logging.getLogger(__name__)
 def day_file(root: UPath, asset: str, day: dt.date | str) -> UPath:
     """Where the table of an asset of a day is."""
     return root / asset / f"{day}{EXTENSION}"
+
+
+def stored_names(root: UPath, asset: str) -> list[str]:
+    """The names of an asset's files without their extension, mostly days, in order; none where it has no folder.
+
+    Folders are listed here alone: `glob` and `exists` take a folder that cannot be read for an empty one.
+
+    Raises:
+        ServiceUnavailableError: The folder is there and cannot be listed.
+    """
+    folder = root / asset
+    try:
+        # On an object store, `iterdir` tells a missing folder like a file in its place.
+        paths = folder.iterdir() if is_local(folder) else map(PurePosixPath, folder.fs.ls(folder.path, detail=False))
+        names = [path.name for path in paths]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise ServiceUnavailableError(
+            f"The folder {folder} cannot be listed: {reason}.", "Check LABELING_STORAGE and its permissions."
+        ) from error
+    return sorted(name.removesuffix(EXTENSION) for name in names if name.endswith(EXTENSION) and name[0] != ".")
 
 
 def write_table(path: UPath, table: pa.Table) -> None:
@@ -113,9 +137,7 @@ def earlier_rows(root: UPath, asset: str, day: dt.date, days: int, columns: Sequ
 
 def _files(root: UPath, asset: str) -> list[UPath]:
     """The files of an asset, newest day first."""
-    folder = root / asset
-    files = folder.glob(f"*{EXTENSION}") if folder.exists() else ()
-    return sorted((path for path in files if not path.name.startswith(".")), key=lambda path: path.name, reverse=True)
+    return [day_file(root, asset, name) for name in reversed(stored_names(root, asset))]
 
 
 def newest_rows_elsewhere(root: UPath, asset: str, day: dt.date, ids: Sequence[str]) -> pa.Table | None:

@@ -35,19 +35,22 @@ class LedgerUse:
     def seen(self, key: Mapping[str, str]) -> LabelUse | None:
         """What an image has taken so far: under the key; else of its model at all; else of any model; None: nothing.
 
+        Of other models only labels with tokens count: the others, such as those of the embedded labeler, tell nothing
+        of a model that reads some.
+
         Args:
             key: Columns and values that identify model, prompt and schema; `model_digest` or `model` is the model.
         """
         model = {name: value for name, value in key.items() if name in ("model", "model_digest")}
         scopes = [
-            (key, "this model and prompt"),
-            (model, "this model with other prompts"),
-            ({}, "other models"),
+            (_is(key), "this model and prompt"),
+            (_is(model), "this model with other prompts"),
+            ([label_ledger.c.prompt_tokens > 0], "other models"),
         ]
         return next((use for scope, source in scopes if (use := self._seen(scope, source))), None)
 
     @waits_out_outages
-    def _seen(self, scope: Mapping[str, str], source: str) -> LabelUse | None:
+    def _seen(self, scope: Sequence[sa.ColumnElement[Any]], source: str) -> LabelUse | None:
         query = sa.select(sa.func.count().label("images"), sa.func.avg(label_ledger.c.model_calls).label("calls"))
         for name in MEASURES:
             column = label_ledger.c[name]
@@ -58,7 +61,7 @@ class LedgerUse:
                     for share in (LOWEST, HIGHEST)
                 ),
             )
-        query = query.where(*_is(scope), label_ledger.c.model_calls > 0)
+        query = query.where(*scope, label_ledger.c.model_calls > 0)
         with database_errors("The label ledger cannot be read"), self._engine.connect() as connection:
             row = connection.execute(query).mappings().one()
         if not row["images"]:

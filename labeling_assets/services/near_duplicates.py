@@ -21,7 +21,7 @@ from upath import UPath
 from labeling_assets.products.near_duplicates import Group, Near, probe_masks, star_groups
 from labeling_assets.products.perceptual_hash import is_flat
 from labeling_assets.services.checked_files import day_of
-from labeling_assets.services.day_tables import EXTENSION, read_day
+from labeling_assets.services.day_tables import read_day, stored_names
 from labeling_assets.services.ledger import LabelKey
 from labeling_assets.services.postgres import database_errors, waits_out_outages
 
@@ -169,10 +169,11 @@ def days_with_images(storage: UPath, first: dt.date | None = None, last: dt.date
         storage: Root of the files.
         first: First day; None: the first that there is.
         last: Last day, included; None: the last that there is.
+
+    Raises:
+        ServiceUnavailableError: The storage cannot be read.
     """
-    folder = storage / IMAGE_STAGE
-    names = [path.name.removesuffix(EXTENSION) for path in folder.glob(f"*{EXTENSION}")] if folder.exists() else []
-    days = sorted(day for day in map(day_of, names) if day)
+    days = [day for name in stored_names(storage, IMAGE_STAGE) if (day := day_of(name))]
     return [day for day in days if (first or dt.date.min) <= day <= (last or dt.date.max)]
 
 

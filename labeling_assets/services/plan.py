@@ -34,7 +34,8 @@ class Plan:
     Attributes:
         version: Model, prompt and schema in use.
         problem: Why the model's digest is not known; empty where it is. Ledger hits are then counted by its name.
-        slots: Requests that the model servers serve at once.
+        slots: Requests that the model servers serve at once; where that is to be found, one for each server.
+        are_slots_known: Whether they are set.
         use: What an image has taken so far; None where no label was ever made.
         has_prices: Whether anything costs anything.
         days: Each day.
@@ -44,6 +45,7 @@ class Plan:
     version: LabelVersion
     problem: str
     slots: int
+    are_slots_known: bool
     use: LabelUse | None
     has_prices: bool
     days: Sequence[DayPlan]
@@ -61,6 +63,16 @@ def current_version(model: VisionModel) -> tuple[LabelVersion, str]:
     except (ConfigurationError, ServiceUnavailableError) as error:
         digest, problem = "", str(error)
     return LabelVersion(model.name, digest, PROMPT_VERSION, SCHEMA_VERSION), problem
+
+
+def known_slots(settings: Settings, model: VisionModel) -> tuple[int, bool]:
+    """Requests that the model servers serve at once, and whether that is set; if not, one for each server.
+
+    Where the slots are to be found, `model.slots` is the most that is tried, and few servers have so many.
+    """
+    if settings.vision_slots or not settings.vision_hosts:
+        return max(model.slots, 1), True
+    return len(set(settings.vision_hosts)), False
 
 
 def plan_days(settings: Settings, first: dt.date, last: dt.date) -> Plan:
@@ -81,7 +93,8 @@ def plan_days(settings: Settings, first: dt.date, last: dt.date) -> Plan:
     model = services.vision_model
     version, problem = current_version(model)
     ledger = LedgerUse(services.product_database.engine)
-    use, slots, prices = ledger.seen(version.key), max(model.slots, 1), settings.prices
+    use, prices = ledger.seen(version.key), settings.prices
+    slots, are_slots_known = known_slots(settings, model)
     days = [first + dt.timedelta(days=number) for number in range((last - first).days + 1)]
     contents = list(_DayReader(services, ledger, version).read(days))
     plans = [
@@ -93,6 +106,7 @@ def plan_days(settings: Settings, first: dt.date, last: dt.date) -> Plan:
         version=version,
         problem=problem,
         slots=slots,
+        are_slots_known=are_slots_known,
         use=use,
         has_prices=any(vars(prices).values()),
         days=plans,

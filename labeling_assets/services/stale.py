@@ -14,7 +14,7 @@ from upath import UPath
 
 from labeling_assets.products.label_versions import LabelVersion
 from labeling_assets.services.checked_files import LABELS, BrokenFileError, day_of, read_columns
-from labeling_assets.services.day_tables import EXTENSION
+from labeling_assets.services.day_tables import stored_names
 
 COLUMNS = ("label_model", "label_digest", "prompt_version", "schema_version")
 """Of the file, in the order of the fields of `LabelVersion`."""
@@ -45,10 +45,12 @@ class DayLabels:
 
 
 def labeled_days(root: UPath, first: dt.date | None = None, last: dt.date | None = None) -> list[dt.date]:
-    """The days with a file of labels, oldest first; where given, only those from `first` to `last`, both included."""
-    folder = root / LABELS
-    names = [path.name for path in folder.glob(f"*{EXTENSION}")] if folder.exists() else []
-    days = sorted(day for name in names if (day := day_of(name.removesuffix(EXTENSION))))
+    """The days with a file of labels, oldest first; where given, only those from `first` to `last`, both included.
+
+    Raises:
+        ServiceUnavailableError: The storage cannot be read.
+    """
+    days = [day for name in stored_names(root, LABELS) if (day := day_of(name))]
     return [day for day in days if (first is None or day >= first) and (last is None or day <= last)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -19,6 +20,7 @@ from labeling_assets.services.vision.budget import CALLS_PER_IMAGE, worst_call_c
 from labeling_assets_tests.integration.installation import COMMAND
 from labeling_assets_tests.integration.world import World
 from labeling_assets_tests.standins.model import CHARS_PER_TOKEN, TOKENS_PER_IMAGE
+from labeling_assets_tests.standins.replies import Fault
 
 RANGE = [dt.date(2026, 3, 10) + dt.timedelta(days=number) for number in range(3)]
 MODEL = "qwen2.5vl:latest"
@@ -88,6 +90,17 @@ def test_a_budget_without_prices_is_refused_in_the_run_config_too(world: World) 
     assert "LABELING_PRICE_PROMPT_TOKENS" in run.failure
 
 
+def test_a_run_that_repeats_another_does_not_get_its_budget_again(priced: World) -> None:
+    """What a run has spent is in the memory of its process; Dagster starts a run whose process died in another one."""
+    world, repeated = priced, {"dagster/parent_run_id": "0123", "dagster/root_run_id": "0123"}
+    run = world.run(RANGE[0], config=config(budget_for(3)), tags=repeated)
+    assert not run.is_success
+    assert "repeats run 0123" in run.failure
+    assert "Launch the days anew" in run.failure
+    assert world.model_calls() == 0
+    assert world.run(RANGE[0], tags=repeated).is_success, "without a budget nothing is at stake"
+
+
 @pytest.mark.parametrize("command", [["run"], ["backfill"], ["relabel", "--stale"]])
 def test_a_budget_without_prices_is_refused_before_anything_is_started(home: Path, command: list[str]) -> None:
     options = [*command, "--start", str(RANGE[0]), "--end", str(RANGE[0]), "--budget", "5"]
@@ -106,12 +119,30 @@ def labeling(home: Path, *arguments: str, **settings: str) -> subprocess.Complet
 
 def test_the_runs_of_a_command_share_its_budget(priced: World, home: Path) -> None:
     world = priced
-    result = labeling(home, "run", "--start", str(RANGE[0]), "--end", str(RANGE[-1]), "--budget", str(budget_for(5)))
+    told = home / "statistics.json"
+    arguments = ["--start", str(RANGE[0]), "--end", str(RANGE[-1]), "--budget", str(budget_for(5))]
+    result = labeling(home, "run", *arguments, "--json", str(told))
     assert result.returncode == 1, result.stdout + result.stderr
+    statistics = json.loads(told.read_text())
+    assert (statistics["model_calls"], statistics["label_cost"]) == (5, 5 * CALL), "those of the failed day too"
     assert "1 images are left" in " ".join(result.stdout.split())
     assert "1 later days were not begun" in result.stdout
     assert world.model_calls() == 5
     world.agrees(on(RANGE[0]))
+
+
+def test_what_a_day_paid_for_before_the_server_failed_is_in_the_statistics(
+    priced: World, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, told = priced, home / "statistics.json"
+    monkeypatch.setenv("LABELING_VISION_SLOTS", "1")
+    assert world.run(RANGE[0]).is_success
+    world.ollama.model.digests[MODEL] = "f" * 64
+    world.ollama.model.faults = [Fault("missing", images=(list(world.ollama.model.stats.images)[-1],))]
+    result = labeling(home, "run", "--start", str(RANGE[0]), "--end", str(RANGE[0]), "--json", str(told))
+    assert result.returncode == 1, result.stdout + result.stderr
+    statistics = json.loads(told.read_text())
+    assert (statistics["model_calls"], statistics["label_cost"]) == (2, 2 * CALL)
 
 
 def stale() -> Result:
@@ -153,3 +184,35 @@ def test_stale_labels_are_made_anew_most_viewed_first_and_whole_days_only(priced
     assert world.model_calls() == 12, "what the budget paid for is kept"
     assert "0 of 6 labels are stale" in stale().output
     world.agrees(on(*RANGE[:2]))
+
+
+def test_neither_an_older_day_nor_an_image_that_breaks_the_server_keeps_stale_days_from_being_replaced(
+    priced: World, home: Path
+) -> None:
+    """The first day is before LABELING_FIRST_DAY; of the second the server breaks on an image, each time."""
+    world = priced
+    assert world.run(RANGE[0]).is_success
+    of_first = set(world.ollama.model.stats.images)
+    assert world.run(RANGE[1]).is_success
+    world.ollama.model.digests[MODEL] = "f" * 64
+    broken = min(set(world.ollama.model.stats.images) - of_first)
+    world.ollama.model.faults = [Fault("broken", images=(broken,))]
+    before = dict(world.ollama.model.stats.images)
+
+    result = labeling(home, "relabel", "--stale", LABELING_FIRST_DAY=str(RANGE[1]))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 days are left out" in result.stdout
+    assert {sha: world.ollama.model.stats.images[sha] for sha in of_first} == {sha: before[sha] for sha in of_first}
+    assert [row["label_digest"] for row in world.parquet("qwen_labels", RANGE[1])] == ["f" * 64] * 2
+    assert "f" * 64 not in {row["label_digest"] for row in world.parquet("qwen_labels", RANGE[0])}
+    assert [row.error_class for row in world.quarantine().values()] == ["ModelRunnerError"]
+    assert set(world.milvus()) == set(on(*RANGE[:2])), "what may be labeled later stays"
+
+
+def test_a_range_tells_what_the_day_paid_for_on_which_its_budget_was_spent(priced: World, home: Path) -> None:
+    arguments = ["--start", str(RANGE[0]), "--end", str(RANGE[-1]), "--budget", str(budget_for(5))]
+    result = labeling(home, "backfill", *arguments)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert priced.model_calls() == 5
+    numbers = dict(line.split() for line in result.stdout.splitlines() if line.strip().startswith(("model_", "label_")))
+    assert (numbers["model_calls"], float(numbers["label_cost"])) == ("5", 5 * CALL)

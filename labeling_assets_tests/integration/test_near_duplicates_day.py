@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from labeling_assets.cli import cli
+from labeling_assets_tests.integration.installation import COMMAND
 from labeling_assets_tests.integration.world import DAYS, World
 from labeling_assets_tests.services.faulty_image_host import encoded, with_etag
 
@@ -75,6 +77,27 @@ def test_near_duplicates_of_all_days_share_a_label_by_policy(
     again = world.run(DAY)
     assert (world.model_calls(), again.value("milvus_collection", "rows_unchanged")) == (2, 3)
     assert world.milvus() == before
+
+
+def test_stale_labels_are_shared_as_in_a_run(
+    shop: tuple[World, dict[str, str]], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, _ = shop
+    monkeypatch.setenv("LABELING_HOME", str(home))
+    monkeypatch.setenv("LABELING_SHARE_LABELS", "near_duplicates")
+    for day in DAYS:
+        assert world.run(day).is_success
+    assert world.model_calls() == 2
+    world.ollama.model.digests["qwen2.5vl:latest"] = "f" * 64
+    dry = subprocess.run([COMMAND, "relabel", "--stale", "--dry-run"], capture_output=True, text=True, check=True)
+    assert "2 images have no label of the version in use yet; 2 others take the labels of near" in dry.stdout
+    assert "About 2 calls" in dry.stdout
+    done = subprocess.run([COMMAND, "relabel", "--stale"], capture_output=True, text=True, check=True)
+    assert "2 calls" in done.stdout
+    assert world.model_calls() == 4, "one call a group"
+    rows = [row for day in DAYS for row in labels(world, day).values()]
+    assert {row["label_digest"] for row in rows} == {"f" * 64}
+    assert sum(row["label_shared_from"] is not None for row in rows) == 2
 
 
 def duplicates(home: Path, *options: str) -> Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,18 @@ class World:
         with self.engine.begin() as connection:
             connection.execute(sa.text(statement), values)
 
-    def run(self, *days: dt.date, instance: dg.DagsterInstance | None = None, config: Any = None) -> DayRun:
+    def run(
+        self,
+        *days: dt.date,
+        instance: dg.DagsterInstance | None = None,
+        config: Any = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> DayRun:
         """Run one day, or all from the first to the last in one run; `metadata` is then that of the last one."""
         job = build_defs(default_resources(Settings.load())).resolve_job_def(JOB_NAME)
-        scope: dict[str, Any] = {"partition_key": str(days[0])}
+        scope: dict[str, Any] = {"partition_key": str(days[0]), "tags": tags}
         if len(days) > 1:
-            scope = {"tags": {RANGE_START_TAG: str(days[0]), RANGE_END_TAG: str(days[-1])}}
+            scope = {"tags": {RANGE_START_TAG: str(days[0]), RANGE_END_TAG: str(days[-1]), **(tags or {})}}
         result = job.execute_in_process(
             **scope, instance=instance or self.instance, raise_on_error=False, run_config=config
         )

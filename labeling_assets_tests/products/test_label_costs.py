@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from labeling_assets import runs
 from labeling_assets.defs.products import reports
 from labeling_assets.errors import InvalidReplyError
 from labeling_assets.products.assembly import labeled_products
@@ -17,6 +16,8 @@ from labeling_assets.products.cost import NO_PRICES, Prices
 from labeling_assets.products.labels import Label, ProductLabels
 from labeling_assets.products.records import LABEL_FIELDS, ImagedProduct, LabeledProduct, to_table
 from labeling_assets.resources import default_resources
+from labeling_assets.run_statistics import statistics_of
+from labeling_assets.runs import DayResult
 from labeling_assets.services.connect import close_services
 from labeling_assets.services.vision.labeler import LabelCounts
 from labeling_assets.settings import Settings
@@ -82,9 +83,9 @@ def test_a_day_without_labels_or_prices_costs_nothing() -> None:
 
 def test_the_statistics_of_a_run_add_the_costs_of_its_days(postgres_url: str) -> None:
     costs: list[dict[str, Any]] = [{"qwen_labels": {"cost": 0.5}}, {}, {"qwen_labels": {"cost": 0.25}}]
-    days = [runs.DayResult("2026-03-02", "run", True, 1.0, stages) for stages in costs]
+    days = [DayResult("2026-03-02", "run", True, 1.0, stages) for stages in costs]
     try:
-        assert runs.statistics(Settings(postgres_url=SecretStr(postgres_url)), days).label_cost == 0.75
+        assert statistics_of(Settings(postgres_url=SecretStr(postgres_url)), days).label_cost == 0.75
     finally:
         close_services()
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from upath import UPath
 
-from labeling_assets.errors import DayError
+from labeling_assets.errors import DayError, ServiceUnavailableError
+from labeling_assets.services.checked_files import days_with_file, newest_elsewhere
 from labeling_assets.services.day_tables import (
     earlier_rows,
     is_partial,
@@ -19,8 +21,11 @@ from labeling_assets.services.day_tables import (
     read_day,
     read_table,
     source_fingerprint,
+    stored_names,
     write_table,
 )
+from labeling_assets.services.near_duplicates import days_with_images
+from labeling_assets.services.stale import labeled_days
 
 DAYS = [dt.date(2026, 3, day) for day in (1, 2, 3)]
 
@@ -102,6 +107,33 @@ def test_a_product_that_no_other_day_has_is_not_found(root: UPath) -> None:
     assert newest_rows_elsewhere(root, "asset", DAYS[0], ["a"]) is None
     write_day(root, DAYS[0], a="own day")
     assert newest_rows_elsewhere(root, "asset", DAYS[0], ["a"]) is None
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        labeled_days,
+        days_with_file,
+        days_with_images,
+        lambda root: newest_elsewhere(root, "qwen_labels", DAYS[0], ["a"]),
+        lambda root: earlier_rows(root, "qwen_labels", DAYS[0], 28, ["id_sanpham"]),
+    ],
+)
+def test_a_folder_that_cannot_be_listed_is_never_an_empty_one(tmp_path: Path, read: Callable[[UPath], object]) -> None:
+    assert not read(UPath(tmp_path)), "a folder that does not exist is empty"
+    for asset in ("qwen_labels", "product_images"):
+        (tmp_path / asset).write_text("a file in place of the folder")
+    with pytest.raises(ServiceUnavailableError, match=r"cannot be listed: .* Check LABELING_STORAGE"):
+        read(UPath(tmp_path))
+
+
+def test_names_are_those_of_whole_files_in_order(root: UPath) -> None:
+    for day in reversed(DAYS):
+        write_day(root, day, a="x")
+    for name in ("notes.txt", f".{DAYS[0]}.parquet.1.tmp", f".{DAYS[0]}.parquet"):
+        (root / "asset" / name).write_bytes(b"x")
+    assert stored_names(root, "asset") == [str(day) for day in DAYS]
+    assert stored_names(root, "no such asset") == []
 
 
 def test_a_missing_or_broken_file_is_an_error_that_names_the_remedy(root: UPath) -> None:

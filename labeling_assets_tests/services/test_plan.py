@@ -174,6 +174,36 @@ def test_where_there_is_none_labels_of_other_prompts_and_models_do(
     assert (use.source, use.output_tokens.mean) == (source, labels[-1][2])
 
 
+def test_labels_without_tokens_tell_nothing_of_a_model_that_reads_some(shop: Shop) -> None:
+    """Such as those of the embedded labeler, from which a shop comes to its first priced model."""
+    shop.add("a", "http://h/a")
+    for number in range(3):
+        shop.labeled(f"embedded {number}", "embedded", prompt_tokens=0, output_tokens=0)
+    plan = shop.plan()
+    assert (plan.use, plan.total.estimate.cost, plan.total.estimate.calls) == (None, None, 1)
+    shop.labeled("of another model", "d0", output_tokens=100)
+    use = shop.plan().use
+    assert use is not None
+    assert (use.images, use.source, use.output_tokens.mean) == (1, "other models", 100)
+
+
+def test_a_model_that_counts_no_tokens_is_judged_by_its_own_labels(shop: Shop) -> None:
+    shop.labeled("ours", prompt="0", prompt_tokens=0, output_tokens=0, seconds=7.0)
+    shop.labeled("of another model", "d0")
+    use = shop.plan().use
+    assert use is not None
+    assert (use.source, use.seconds.mean) == ("this model with other prompts", 7.0)
+
+
+def test_where_the_slots_are_to_be_found_hours_are_those_of_one_request_at_a_time_to_each_server(shop: Shop) -> None:
+    shop.add("a", "http://h/a")
+    shop.labeled("seen before", seconds=3_600.0)
+    hours = [shop.plan(vision_slots=slots).total.estimate.hours for slots in (4, 0)]
+    assert [spread.mean for spread in hours if spread] == [0.25, 1.0]
+    plan = shop.plan(vision_slots=0, ollama_hosts=(*shop.settings.ollama_hosts, NOWHERE))
+    assert (plan.slots, plan.are_slots_known) == (2, False)
+
+
 def test_hits_are_counted_by_the_name_of_a_model_that_does_not_answer(shop: Shop) -> None:
     shop.add("a", "http://h/a")
     shop.fetched("http://h/a", "a")
@@ -213,6 +243,13 @@ def test_the_command_prints_a_table_and_writes_json(shop: Shop, home: Path) -> N
     assert written["total"]["content"]["to_label"] == 1
     assert [day["day"] for day in written["days"]] == ["2026-03-02", "2026-03-03"]
     assert written["total"]["estimate"]["cost"]["mean"] == 0.3
+
+
+def test_the_command_says_that_slots_are_to_be_found(shop: Shop, home: Path) -> None:
+    shop.add("a", "http://h/a")
+    shop.labeled("seen before")
+    assert "the slots are to be found" in run(shop, home, VISION_SLOTS="0").output
+    assert "the slots are to be found" not in run(shop, home, VISION_SLOTS="2").output
 
 
 def test_the_command_says_what_it_cannot_know(shop: Shop, home: Path) -> None:

@@ -12,14 +12,17 @@ from click.testing import CliRunner
 from upath import UPath
 
 from labeling_assets.cli import cli
+from labeling_assets.products.images import ImageFacts
 from labeling_assets.products.label_versions import LabelVersion
 from labeling_assets.products.labels import SCHEMA_VERSION, ProductLabels
 from labeling_assets.products.prompt import PROMPT_VERSION
 from labeling_assets.products.records import LABEL_FIELDS, ImagedProduct, LabeledProduct, to_table
 from labeling_assets.services.day_tables import write_table
+from labeling_assets.services.images.history import ImageHistory, Remembered
 from labeling_assets.services.ledger import LabelKey, LabelLedger, LedgerEntry
 from labeling_assets.services.ledger_use import LedgerUse
-from labeling_assets.services.relabel_stale import complete_days, stale_images
+from labeling_assets.services.near_duplicates import NearDuplicates
+from labeling_assets.services.relabel_stale import Answers, stale_images
 from labeling_assets.services.stale import labeled_days, read_day_labels
 from labeling_assets.settings import Settings
 from labeling_assets_tests.services.milvus_samples import product
@@ -93,25 +96,69 @@ def test_the_most_viewed_images_come_first(tmp_path: Path, engine: sa.Engine) ->
     write_day(tmp_path, MONDAY, both, {"name": "seen", "impression": 100}, {"name": "liked", "like": 9})
     write_day(tmp_path, TUESDAY, both | {"name": "b2"}, {"name": "plain"}, unlabeled=("refused",))
     write_day(tmp_path, WEDNESDAY, NEW | {"name": "fresh", "impression": 10_000})
-    root, ledger = UPath(tmp_path), LedgerUse(engine)
-    images = stale_images(root, read_day_labels(root, DAYS), ledger, CURRENT)
-    assert list(images.to_label[:3]) == [sha("both"), sha("seen"), sha("liked")]
-    assert set(images.to_label[3:]) == {sha("plain"), sha("refused")}
+    root, answers = UPath(tmp_path), Answers(LedgerUse(engine), CURRENT, None)
+    images = stale_images(root, read_day_labels(root, DAYS), CURRENT)
+    missing = answers.missing(images.phashes)
+    asked = answers.to_ask(missing)
+    assert asked[:3] == [sha("both"), sha("seen"), sha("liked")]
+    assert set(asked[3:]) == {sha("plain"), sha("refused")}
     assert set(images.by_day) == {MONDAY, TUESDAY}
 
     label(engine, "both", "seen", "liked", "plain")
-    assert complete_days(images, ledger, CURRENT) == [MONDAY]
-    assert list(stale_images(root, read_day_labels(root, DAYS), ledger, CURRENT).to_label) == [sha("refused")]
+    assert answers.complete_days(images, missing) == [MONDAY]
+    assert list(answers.missing(images.phashes)) == [sha("refused")]
     label(engine, "refused")
-    assert complete_days(images, ledger, CURRENT) == [MONDAY, TUESDAY]
+    assert answers.complete_days(images, missing) == [MONDAY, TUESDAY]
 
 
-def test_a_day_whose_images_are_not_known_is_left_out_with_the_reason(tmp_path: Path, engine: sa.Engine) -> None:
+def test_an_image_on_which_the_server_failed_does_not_keep_its_day_from_being_replaced(
+    tmp_path: Path, engine: sa.Engine
+) -> None:
+    write_day(tmp_path, MONDAY, {"name": "a"}, {"name": "crashes"})
+    write_day(tmp_path, TUESDAY, {"name": "b"}, {"name": "crashes"})
+    root, answers = UPath(tmp_path), Answers(LedgerUse(engine), CURRENT, None)
+    images = stale_images(root, read_day_labels(root, DAYS[:2]), CURRENT)
+    label(engine, "a")
+    assert answers.complete_days(images, images.phashes) == []
+    assert answers.complete_days(images, images.phashes, {sha("crashes")}) == [MONDAY]
+
+
+def test_where_labels_are_shared_one_image_of_a_group_is_asked_about_the_most_viewed(
+    tmp_path: Path, engine: sa.Engine
+) -> None:
+    phashes = {"plain": "0f0f3c3c5a5a9696", "seen": "0f0f3c3c5a5a9697", "far": "f0f0c3c35a5a9696"}
+    views = {"seen": 10, "far": 5}
+    products = [
+        {"name": name, "image_phash": phash, "impression": views.get(name, 1)} for name, phash in phashes.items()
+    ]
+    write_day(tmp_path, MONDAY, *products)
+    facts = {name: 100 for name in ImageFacts.__dataclass_fields__ if name not in ("format", "phash")}
+    ImageHistory(engine).remember(
+        {
+            f"http://host/{name}": Remembered(sha256=sha(name), facts=ImageFacts(format="JPEG", phash=phash, **facts))
+            for name, phash in phashes.items()
+        }
+    )
+    root, answers = UPath(tmp_path), Answers(LedgerUse(engine), CURRENT, NearDuplicates(engine, 6))
+    images = stale_images(root, read_day_labels(root, [MONDAY]), CURRENT)
+    missing = answers.missing(images.phashes)
+    assert set(missing) == {sha(name) for name in phashes}
+    assert answers.to_ask(missing) == [sha("seen"), sha("far")]
+    label(engine, "far")
+    assert answers.complete_days(images, missing) == []
+    without_first = {name: phash for name, phash in answers.missing(missing).items() if name != sha("seen")}
+    assert answers.to_ask(without_first) == [sha("plain")], "it stands for the group where the first gets no label"
+    label(engine, "seen")
+    assert answers.missing(missing) == {}
+    assert answers.complete_days(images, missing) == [MONDAY]
+
+
+def test_a_day_whose_images_are_not_known_is_left_out_with_the_reason(tmp_path: Path) -> None:
     for day in (MONDAY, TUESDAY):
         write_day(tmp_path, day, {"name": f"of {day}"})
     (tmp_path / "product_images" / f"{MONDAY}.parquet").unlink()
     root = UPath(tmp_path)
-    images = stale_images(root, read_day_labels(root, DAYS[:2]), LedgerUse(engine), CURRENT)
+    images = stale_images(root, read_day_labels(root, DAYS[:2]), CURRENT)
     assert set(images.by_day) == {TUESDAY}
     assert "there is no file of product_images" in images.problems[MONDAY]
 

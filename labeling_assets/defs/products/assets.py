@@ -254,13 +254,14 @@ def qwen_labels(
     """
     with Stage(context, product_database, storage) as stage:
         model, store, prices = vision_model.get(), image_store.get(), vision_model.prices
-        budget = vision_model.budget(config.budget, stage.spender)
+        budget = None if config.budget is None else vision_model.budget(config.budget, stage.spender)
         near = image_store.near_duplicates() if vision_model.share_labels == "near_duplicates" else None
         model.check()
 
         def label(day: dt.date) -> DayResult:
             images = stage.read("product_images", day)
             labeler = Labeler(model, product_database.ledger(), budget=budget)
+            stage.paid = functools.partial(reports.label_costs, labeler.counts, prices)
             products = [row for row in from_table(images, ImagedProduct) if row.image_sha256]
             outcomes = dict(label_products(labeler, products, store.model_jpeg, near))
             records, failures = labeled_products(products, outcomes, vision_model.description_language, prices)

@@ -88,20 +88,27 @@ def labels(
         "labels_stale": 0,  # they are of the version in use; the asset stale_labels tells when they no longer are
         "distinct_images": counts.distinct,
         "ledger_hits": counts.ledger_hits,
-        "model_calls": counts.model_calls,
         "calls_avoided": calls_avoided,
         "labels_shared": sum(row.label_shared_from is not None for row in records),
         "replies_asked_again": counts.reasked,
-        "prompt_tokens": counts.prompt_tokens,
-        "output_tokens": counts.output_tokens,
-        "model_seconds": round(counts.model_seconds, 3),
-        "cost": round(prices.cost(counts.prompt_tokens, counts.output_tokens, counts.model_seconds), COST_DIGITS),
+        **label_costs(counts, prices),
         "cost_saved": round(calls_avoided * _mean_cost(records), COST_DIGITS),
         "preview": preview(table, ["id_sanpham", "product_type", "occasion", "main_subject", "text"], thumbnail),
         **{
             name: bar_chart(itertools.chain.from_iterable(getattr(row, field) for row in records), name.capitalize())
             for name, field in charts.items()
         },
+    }
+
+
+def label_costs(counts: LabelCounts, prices: Prices) -> dict[str, float]:
+    """Of `qwen_labels`: what was paid for, also of a day that fails."""
+    return {
+        "model_calls": counts.model_calls,
+        "prompt_tokens": counts.prompt_tokens,
+        "output_tokens": counts.output_tokens,
+        "model_seconds": round(counts.model_seconds, 3),
+        "cost": round(prices.cost(counts.prompt_tokens, counts.output_tokens, counts.model_seconds), COST_DIGITS),
     }
 
 

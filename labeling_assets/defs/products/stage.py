@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -18,8 +18,9 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from dagster._core.storage.tags import PARENT_RUN_ID_TAG
 
-from labeling_assets.errors import BudgetSpentError, DayError, LabelingError, RowError
+from labeling_assets.errors import BudgetSpentError, ConfigurationError, DayError, LabelingError, RowError
 from labeling_assets.failures import raise_for_step
 from labeling_assets.metadata import bar_chart, stage_metadata
 from labeling_assets.resources import ProductDatabaseResource, StorageResource
@@ -69,6 +70,8 @@ class Stage:
     Attributes:
         name: Name of the asset.
         run_days: All days of the run.
+        paid: What the day under way has cost so far, as in its metadata; told as an observation of the asset where the
+            day fails, since there is no materialization then. Set by stages that pay for something.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Stage:
     ) -> None:
         self.name = context.asset_key.path[-1]
         self.run_days = [dt.date.fromisoformat(key) for key in context.partition_keys]
+        self.paid: Callable[[], Mapping[str, float]] = dict[str, float]
         self._context = context
         self._database = product_database
         self._storage = storage
@@ -94,8 +98,18 @@ class Stage:
 
     @property
     def spender(self) -> str:
-        """The name under which this run shares a budget, with other runs where its caller says so."""
+        """The name under which this run shares a budget, with other runs where its caller says so.
+
+        Raises:
+            ConfigurationError: The run repeats another one. What that one spent was known to its process alone, so the
+                whole budget would be spent again.
+        """
         run = self._context.run
+        if repeated := run.tags.get(PARENT_RUN_ID_TAG):
+            raise ConfigurationError(
+                f"This run repeats run {repeated}, and what that one spent of its budget is not known here.",
+                "Launch the days anew, not as a re-execution, with what is left as the budget.",
+            )
         return run.tags.get(SPENDER_TAG, run.run_id)
 
     def read(self, asset: str, day: dt.date) -> pa.Table:
@@ -123,7 +137,7 @@ class Stage:
         has_done_any = False
         for position, day in enumerate(days):
             try:
-                events = self._one_day(day, work)
+                events = yield from self._one_day_or_its_costs(day, work)
             except LabelingError as error:
                 if self._is_range and error.can_retry:  # a service that is down fails the other days as well
                     raise
@@ -150,6 +164,18 @@ class Stage:
     @property
     def _is_range(self) -> bool:
         return len(self.run_days) > 1
+
+    def _one_day_or_its_costs(
+        self, day: dt.date, work: Callable[[dt.date], DayResult]
+    ) -> Generator[Any, None, list[Any]]:
+        self.paid = dict[str, float]
+        try:
+            return self._one_day(day, work)
+        except Exception:
+            if any((paid := self.paid()).values()):
+                # Yielded, since the result of a run lacks what was only logged before a step failed.
+                yield dg.AssetObservation(self._context.asset_key, partition=str(day), metadata=paid)
+            raise
 
     def _one_day(self, day: dt.date, work: Callable[[dt.date], DayResult]) -> list[Any]:
         """Do a day, keep what it gives, and return its events."""
