@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import Retrying, retry_if_exception_type, wait_random
 
 from labeling_assets.errors import ConfigurationError, LabelingError
 from labeling_assets.services.pipeline import StoppedError, raise_if_stopped, sleep
@@ -65,11 +65,30 @@ class _Past:
         suspected: Endpoints on which it failed.
         replies: Replies of the pool to all requests, when its refusals were last counted anew.
         failures: Attempts that failed, by cause.
+        last_error: Why the last attempt failed.
     """
 
     suspected: set[str] = field(default_factory=set)
     replies: int = 0
     failures: Counter[Cause] = field(default_factory=Counter)
+    last_error: TransientError | None = None
+
+    def note(self, error: TransientError, replies: int) -> None:
+        """Count an attempt that failed, after so many replies of the pool."""
+        if error.cause == "load" and replies != self.replies:
+            self.replies, self.failures["load"] = replies, 0
+        self.failures[error.cause] += 1
+        self.last_error = error
+
+    @property
+    def failures_alike(self) -> int:
+        """Attempts that failed like the last one."""
+        return self.failures[self.last_error.cause] if self.last_error else 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no further attempt is made."""
+        return self.last_error is not None and self.failures_alike >= self.last_error.max_attempts
 
     @property
     def failed_attempts(self) -> int:
@@ -167,13 +186,21 @@ class EndpointPool:
         past = _Past(replies=self._replies)
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
-            stop=lambda state: self._is_spent(state, past),
-            wait=wait_random_exponential(multiplier=self._first_wait_seconds, max=MAX_WAIT_SECONDS),
+            stop=lambda _: past.is_spent,
+            wait=lambda state: wait_random(0, self._longest_wait_seconds(past))(state),
             sleep=sleep,
             reraise=True,
         )
+
+        def attempt() -> VisionReply:
+            try:
+                return self._attempt(request, estimated_tokens, past.suspected)
+            except TransientError as error:
+                past.note(error, self._replies)
+                raise
+
         try:
-            reply: VisionReply = retrying(self._attempt, request, estimated_tokens, past.suspected)
+            reply: VisionReply = retrying(attempt)
         except (TransientError, LabelingError, StoppedError) as error:
             final = error.final if isinstance(error, TransientError) else error
             final.failed_attempts = past.failed_attempts
@@ -206,14 +233,8 @@ class EndpointPool:
                     if not self._has_untried(tried):
                         raise
 
-    def _is_spent(self, state: RetryCallState, past: _Past) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        if not isinstance(error, TransientError):
-            return False
-        past.failures[error.cause] += 1
-        if error.cause == "load" and past.replies != self._replies:
-            past.replies, past.failures["load"] = self._replies, 0
-        return past.failures[error.cause] >= error.max_attempts
+    def _longest_wait_seconds(self, past: _Past) -> float:
+        return min(self._first_wait_seconds * 2.0 ** min(past.failures_alike - 1, 20), MAX_WAIT_SECONDS)
 
     def _ask(self, endpoint: _Endpoint, request: Callable[[str], VisionReply], estimated_tokens: int) -> VisionReply:
         if endpoint.is_out:
