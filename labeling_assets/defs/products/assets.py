@@ -296,6 +296,7 @@ def qwen_labels(
     check_specs=day_specs(
         "clip_vectors",
         "columns_match_schema",
+        "most_images_are_embedded",
         "vectors_are_unit_length",
         "vectors_fit_the_embedder",
         "vectors_differ",
@@ -324,8 +325,9 @@ def clip_vectors(
         def embed(day: dt.date) -> DayResult:
             labels, cached = stage.read("qwen_labels", day), CachedEmbedder(model, engine)
             products = list(from_table(labels, LabeledProduct))
-            descriptions = cached.embed_texts([row.description for row in products])
-            images, errors = cached.embed_images([str(row.image_sha256) for row in products], open_image)
+            descriptions, text_errors = cached.embed_texts([row.description for row in products])
+            images, image_errors = cached.embed_images([str(row.image_sha256) for row in products], open_image)
+            errors = text_errors | image_errors
             records, positions, failures = embedded_products(products, errors, cached.identity.key)
             rows = np.asarray(positions, dtype=np.intp)
             table = with_vectors(to_table(records, EmbeddedProduct), images[rows], descriptions[rows])
@@ -338,6 +340,9 @@ def clip_vectors(
                 metadata=reports.vectors(table, cached, store.thumbnail),
                 checks=[
                     checks.columns_match_schema(table, checks.embedded_schema(cached.identity.dimension)),
+                    checks.quarantined_share_is_low(
+                        "most_images_are_embedded", failures, len(products), MAX_QUARANTINED_SHARE
+                    ),
                     checks.vectors_are_unit_length(table, [IMAGE_VECTOR, DESCRIPTION_VECTOR]),
                     model_checks.vectors_fit_the_embedder(table, [IMAGE_VECTOR, DESCRIPTION_VECTOR], cached.identity),
                     model_checks.vectors_differ(table),
