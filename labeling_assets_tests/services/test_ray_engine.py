@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -237,6 +238,43 @@ def test_a_cluster_without_room_is_unavailable(cluster: RayCluster, monkeypatch:
     workers.close()
 
 
+def test_a_call_waits_on_while_workers_come_free_for_others(cluster: RayCluster) -> None:
+    workers = RayWorkers(0, {})
+
+    class Contended(queue.SimpleQueue[str]):
+        """Another caller is faster, twice."""
+
+        faster = 2
+
+        def get(self, block: bool = True, timeout: float | None = None) -> str:
+            if self.faster:
+                self.faster -= 1
+                workers._put_back("taken by another")
+                super().get()
+                raise queue.Empty
+            return super().get(block, timeout)
+
+    workers._idle = Contended()
+    workers._idle.put("mine")
+    assert workers._check_out() in ("mine", "taken by another")
+    assert workers._idle.faster == 0
+
+
+@pytest.mark.parametrize("fault", ["LocalRayletDiedError", "ObjectStoreFullError", "RaySystemError", "ConnectionError"])
+def test_a_cluster_that_fails_is_unavailable(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    import ray
+
+    def fail(*_: object, **__: object) -> None:
+        raise getattr(ray.exceptions, fault, ConnectionError)("the other side is gone")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(ray, "get", fail)
+        with pytest.raises(ServiceUnavailableError, match="The Ray cluster fails") as raised:
+            cluster.workers(on_gpu=False).call(RemoteService(EmbeddedEmbedder, (), "identity"), "identity")
+    assert "\n" not in str(raised.value)
+    assert RayEmbedder(cluster, EmbeddedEmbedder, (), on_gpu=False).identity == EmbeddedEmbedder().identity
+
+
 def test_the_information_names_the_engine(embedder: RayEmbedder) -> None:
     info = embedder.model_info()
     assert (info["engine"], info["ray_workers"], embedder.workers) == ("ray", 2, 2)
@@ -263,6 +301,7 @@ assert signal.getsignal(signal.SIGTERM) is terminated, "Ray leaves the handler o
 import ray
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 assert is_token_auth_enabled(), "nobody else may send it code"
+assert os.environ["RAY_AUTH_MODE"] == "token"
 print(ray._private.worker._global_node.get_session_dir_path(), file=sys.stderr)
 """
 
