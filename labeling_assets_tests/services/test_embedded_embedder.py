@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from labeling_assets.errors import ConfigurationError, VectorError
-from labeling_assets.products.description import describe
+from labeling_assets.products.description import embedding_text
 from labeling_assets.products.labels import ProductLabels
 from labeling_assets.services.embedding import embedded as module
 from labeling_assets.services.embedding.embedded import DIMENSION, EmbeddedEmbedder
@@ -48,12 +48,9 @@ PRODUCTS = [
 ]
 
 
-def described(title: str, words: str) -> str:
+def told(title: str, words: str) -> str:
     labels = describe_picture([TextLine(words, 0.05)], np.full((32, 32, 3), 255, np.uint8))
-    labels = ProductLabels.model_validate(labels)
-    return describe(
-        labels, title=title, name_store="Gift House", platform="Website", id_sanpham=f"SP_{len(title)}", language="vi"
-    )
+    return embedding_text(ProductLabels.model_validate(labels).model_dump() | {"title": title, "description": ""})
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +91,7 @@ class TestTexts:
         ],
     )
     def test_a_query_finds_the_product_it_means_first(self, embedder: EmbeddedEmbedder, query: str, number: int):
-        stored = embedder.embed_texts([described(title, words) for _, title, words in PRODUCTS])
+        stored = embedder.embed_texts([told(title, words) for _, title, words in PRODUCTS])
         scores = stored @ embedder.embed_query(query)
         assert PRODUCTS[int(scores.argmax())] == PRODUCTS[number]
 

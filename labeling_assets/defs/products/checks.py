@@ -65,7 +65,7 @@ DESCRIPTIONS = {
     ),
     "vectors_are_unit_length": "Every vector is finite and of length one.",
     "vectors_fit_the_embedder": "Every vector is of the embedder in use and has its dimension.",
-    "vectors_differ": "Different images, and different descriptions, have different vectors.",
+    "vectors_differ": "Different images, and products of different title or label, have different vectors.",
     "milvus_holds_every_labeled_product": (
         "Milvus holds every product of the day as it is, or for a newer day, and no other product for this day."
     ),
