@@ -24,6 +24,9 @@ EMBEDDED_FIELDS = (
     *("message_type", "personalization_type", "placement_display_context"),
 )
 """Label fields in the text for the embedder, the most telling first. `trademark_level` is for filters alone."""
+REPEATED_FIELDS = ("product_type", "image_recipient", "occasion", "niche_theme", "main_subject", "color_aesthetic")
+"""What is searched for most stands once more at the end: to an embedder that counts words it then counts more, and one
+that reads little does not get there."""
 TITLE_WORDS_FIRST = 16
 """Words of a title before the label; the rest stands at the end. An embedder may read no more than 64 tokens."""
 
@@ -128,6 +131,7 @@ def embedding_text(product: Mapping[str, Any]) -> str:
         " ".join(words[:TITLE_WORDS_FIRST]),
         *(_plain(product[field]) for field in EMBEDDED_FIELDS),
         " ".join(words[TITLE_WORDS_FIRST:]),
+        *(_plain(product[field]) for field in REPEATED_FIELDS),
     ]
     return ". ".join(filter(None, parts)) or str(product["description"])
 
