@@ -57,7 +57,7 @@ def told(title: str, words: str) -> str:
 
 
 def precision(embedder: EmbeddedEmbedder, vectors: np.ndarray, truths: list[ProductLabels]) -> float:
-    """Share of the best ten hits that are what was asked for, in searches for product and recipient, occasion, theme."""
+    """Share of the best ten hits that are as asked, in searches for product and recipient, occasion or theme."""
     shares = []
     for field in ("image_recipient", "occasion", "niche_theme"):
         wanted = [(labels.product_type[0], next(iter(getattr(labels, field)), "")) for labels in truths]
