@@ -24,6 +24,7 @@
         │   ├── ModelRunnerError         (r)  the model server broke on this image
         │   └── ModelTimeoutError        (r)  no reply within the deadline
         └── VectorError                       the embedder returned no usable vector
+            └── EmbedderWorkerError      (r)  workers died while they embedded this row
 
 (r) marks the classes for which a retry can help (`can_retry`). What belongs here: classes and their meaning. How an
 error becomes a Dagster failure is in `failures.py`.
@@ -158,3 +159,9 @@ class ModelTimeoutError(LabelError):
 
 class VectorError(RowError):
     """The embedder returned no usable vector for the row."""
+
+
+class EmbedderWorkerError(VectorError):
+    """Workers of the embedder died while they worked on this row."""
+
+    can_retry = True

@@ -2,7 +2,8 @@
 
 Read once with `Settings.load()`. A wrong value raises `ConfigurationError` with one line that names the variable. Unset
 service addresses mean the embedded stack under `LABELING_HOME`, whose addresses `embedded.stack` fills in. Each field
-is listed in `.env.example`; a test compares the two. Nothing else in the package reads the environment.
+is listed in `.env.example`; a test compares the two. Nothing else in the package reads settings of the platform from
+the environment.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from labeling_assets.errors import ImageError, InvalidRowError, RowError, VectorError
+from labeling_assets.errors import ImageError, RowError
 from labeling_assets.products.cost import NO_PRICES, Prices
 from labeling_assets.products.description import describe
 from labeling_assets.products.images import StoredImage
@@ -117,13 +117,13 @@ def _labeled(product: ImagedProduct, label: Label, language: str, prices: Prices
 
 
 def embedded_products(
-    products: Sequence[LabeledProduct], vector_errors: Mapping[int, VectorError], embedder: str
+    products: Sequence[LabeledProduct], vector_errors: Mapping[int, RowError], embedder: str
 ) -> tuple[list[EmbeddedProduct], list[int], Failures]:
     """Rows ready for Milvus.
 
     Args:
         products: Rows of `qwen_labels`.
-        vector_errors: Error by position in `products`, for images without a usable vector.
+        vector_errors: Error by position in `products`, for those whose image or text has no usable vector.
         embedder: `EmbedderIdentity.key` of the vectors.
 
     Returns:
@@ -135,7 +135,7 @@ def embedded_products(
             if position in vector_errors:
                 raise vector_errors[position]
             digest = record_hash(product, embedder, has_image_vector=True)
-        except (VectorError, InvalidRowError) as error:
+        except RowError as error:
             failures[product.id_sanpham] = error
             continue
         added = {"embedder": embedder, "has_image_vector": True, "record_hash": digest}

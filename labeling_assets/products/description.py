@@ -1,19 +1,34 @@
-"""The description of a product in Markdown, Vietnamese or English, from its label.
+"""A product in words, from its title and label: the description for people, and the text for the embedder.
 
-It is text for people and for the text embedder; programs read the label's fields. Title, store and words come from
-outside, so each is put on one line and what Markdown would take for markup is escaped.
+The description is Markdown, Vietnamese or English. Title, store and words come from outside, so each is put on one line
+and what Markdown would take for markup is escaped. Programs read the label's fields.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from labeling_assets.products.labels import ProductLabels
 
 UNKNOWN = "Unknown"
 LISTED_ITEMS = 3
+
+EMBEDDING_TEXT_VERSION = "2"
+"""Raise it with any change of `embedding_text`: stores then take the new vectors when a day runs again."""
+EMBEDDED_FIELDS = (
+    *("product_type", "image_recipient", "occasion", "niche_theme", "main_subject", "text"),
+    *("design_style", "color_aesthetic", "usage_purpose", "target_audience", "sentiment_tone"),
+    *("message_type", "personalization_type", "placement_display_context"),
+)
+"""Label fields in the text for the embedder, the most telling first. `trademark_level` is for filters alone."""
+REPEATED_FIELDS = ("product_type", "image_recipient", "occasion", "niche_theme", "main_subject", "color_aesthetic")
+"""What is searched for most stands once more at the end: to an embedder that counts words it then counts more, and one
+that reads little does not get there."""
+TITLE_WORDS_FIRST = 16
+"""Words of a title before the label; the rest stands at the end. An embedder may read no more than 64 tokens."""
 
 _LANGUAGES = ("vi", "en")
 _Wording = tuple[str, str]
@@ -102,8 +117,31 @@ def describe(
     return "\n\n".join(blocks) + "\n"
 
 
+def embedding_text(product: Mapping[str, Any]) -> str:
+    """What the text vector of a product is made of: title and label values in plain words, the most telling first.
+
+    Nothing that is the same in every product, and no id, store or platform, which are for filters. Never blank: a
+    product without title of which nothing was recognised gives its description.
+
+    Args:
+        product: Fields of a `LabeledProduct`, by name.
+    """
+    words = _plain(product["title"]).split(" ")
+    parts = [
+        " ".join(words[:TITLE_WORDS_FIRST]),
+        *(_plain(product[field]) for field in EMBEDDED_FIELDS),
+        " ".join(words[TITLE_WORDS_FIRST:]),
+        *(_plain(product[field]) for field in REPEATED_FIELDS),
+    ]
+    return ". ".join(filter(None, parts)) or str(product["description"])
+
+
 def _line(value: str | Sequence[str] | None) -> str:
     """One line of escaped text, or the empty string."""
+    return _MARKUP.sub(r"\\\g<0>", _plain(value))
+
+
+def _plain(value: str | Sequence[str] | None) -> str:
+    """One line of text, or the empty string."""
     text = value if isinstance(value, str) else ", ".join((value or ())[:LISTED_ITEMS])
-    line = "".join(char for char in " ".join(text.split()) if unicodedata.category(char) not in ("Cc", "Cs"))
-    return _MARKUP.sub(r"\\\g<0>", line)
+    return "".join(char for char in " ".join(text.split()) if unicodedata.category(char) not in ("Cc", "Cs"))

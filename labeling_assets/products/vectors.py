@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from labeling_assets.errors import InvalidRowError, VectorError
+from labeling_assets.products.description import EMBEDDING_TEXT_VERSION
 from labeling_assets.products.records import LABEL_FIELDS, LABEL_LISTS, EmbeddedProduct, LabeledProduct
 
 FloatArray = npt.NDArray[np.float32]
@@ -143,8 +144,8 @@ def refuse_unusable(vectors: FloatArray, ids: Sequence[str | None]) -> None:
 def record_hash(row: LabeledProduct, embedder: str, *, has_image_vector: bool) -> str:
     """sha256 over everything that Milvus stores of the product, hex.
 
-    The vectors take part by what they are made of: the image's sha256, the description and the embedder. Two runs that
-    differ only in time, cost or cache hits give the same hash.
+    The vectors take part by what they are made of: the image's sha256, title and label with the version of the text
+    made of them, and the embedder. Two runs that differ only in time, cost or cache hits give the same hash.
 
     Args:
         row: The labeled product.
@@ -155,7 +156,7 @@ def record_hash(row: LabeledProduct, embedder: str, *, has_image_vector: bool) -
         InvalidRowError: A value is over the limits of the collection, or no valid Unicode.
     """
     stored = _stored_values(vars(row) | {"embedder": embedder, "has_image_vector": has_image_vector})
-    canonical = _canonical(stored)
+    canonical = _canonical(stored | {"embedding_text": EMBEDDING_TEXT_VERSION})
     _refuse_oversized(stored)
     return hashlib.sha256(canonical).hexdigest()
 

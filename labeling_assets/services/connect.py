@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from labeling_assets.services.embedding import Embedder, EmbedderIdentity
     from labeling_assets.services.images.store import ImageStore
     from labeling_assets.services.milvus import MilvusStore
-    from labeling_assets.services.ray_workers import RayCluster
+    from labeling_assets.services.ray_cluster import RayCluster
     from labeling_assets.services.vision import VisionModel
 
 
@@ -141,7 +141,7 @@ def ray_cluster(address: str, cpus_per_worker: float) -> RayCluster:
     Raises:
         ConfigurationError: Ray is not installed, or the cluster cannot be reached.
     """
-    from labeling_assets.services.ray_workers import RayCluster
+    from labeling_assets.services.ray_cluster import RayCluster
 
     return _closed_at_end(RayCluster(address, cpus_per_worker))
 

@@ -12,8 +12,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from labeling_assets.errors import ModelRunnerError, VectorError
-from labeling_assets.services.ray_workers import RayCluster, RemoteService
+from labeling_assets.errors import EmbedderWorkerError, ModelRunnerError
+from labeling_assets.services.ray_cluster import RayCluster
+from labeling_assets.services.ray_workers import RemoteService
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +61,8 @@ class RayEmbedder:
         """See `Embedder.embed_texts`.
 
         Raises:
-            VectorError: Workers die on the texts.
+            VectorError: The embedder gave no usable vector.
+            EmbedderWorkerError: Workers die on the texts.
             ServiceUnavailableError: The cluster has no worker.
         """
         return self._call("embed_texts", list(texts))
@@ -73,7 +75,8 @@ class RayEmbedder:
         """See `Embedder.embed_images`; pixels travel as they are.
 
         Raises:
-            VectorError: The embedder gave no usable vector, or workers die on the images.
+            VectorError: The embedder gave no usable vector.
+            EmbedderWorkerError: Workers die on the images.
             ServiceUnavailableError: The cluster has no worker.
         """
         # A copy is the decoded picture alone, without the file that it was read from.
@@ -90,7 +93,7 @@ class RayEmbedder:
     def _call(self, name: str, argument: object) -> np.ndarray:
         import numpy as np
 
-        mark, fault = self._identity, VectorError
+        mark, fault = self._identity, EmbedderWorkerError
         # What comes from shared memory is read-only, and holds it.
         return np.array(self._workers.call(self._service, name, argument, expected_mark=mark, fault=fault))
 

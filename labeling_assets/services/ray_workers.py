@@ -1,4 +1,4 @@
-"""Actors of a Ray cluster that build services and serve their calls.
+"""Actors of a Ray cluster (`ray_cluster.py`) that build services and serve their calls.
 
 A worker is an actor that builds services from plain values and serves one call at a time. A worker that dies loses
 nothing: its call goes to another, and Ray starts it anew. The nodes of a cluster need this package in the same version.
@@ -7,19 +7,12 @@ What is called there is the business of `ray_engine.py`.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import logging
 import os
 import queue
-import secrets
-import signal
-import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from labeling_assets.errors import (
     ConfigurationError,
@@ -31,11 +24,8 @@ from labeling_assets.errors import (
 MAX_DEATHS = 3
 """Workers that may die on the same call until it is what they die of."""
 START_SECONDS = 300.0
-"""How long a call waits for a worker: actors start in seconds, unless the cluster has no room for them."""
-KNOCK_SECONDS = 10.0
-QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-OBJECT_STORE_BYTES = 512 * 2**20
-"""Shared memory of a cluster on this machine; a batch of 64 images of 512 px takes 50 MB."""
+"""How long no worker may come free while calls wait: actors start in seconds, unless the cluster has no room for them,
+and a call takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +87,7 @@ class RayWorkers:
         self.count = count
         self._actors: list[Any] = [actor.remote() for _ in range(count)]
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._last_free = 0.0
         self._broken: list[BaseException] = []
         for each in self._actors:
             self._await(each)
@@ -120,9 +111,30 @@ class RayWorkers:
 
         Raises:
             LabelingError: What the service raised, or `fault`.
-            ServiceUnavailableError: No worker is free in time, or all of them die.
+            ServiceUnavailableError: No worker comes free in time, all of them die, or the cluster is at fault.
             ConfigurationError: The workers cannot start, or differ.
         """
+        from ray.exceptions import RayError, RayTaskError
+
+        try:
+            return self._call(service, expected_mark, name, arguments, fault or ServiceUnavailableError)
+        except RayTaskError:  # raised by the service, and no `LabelingError`
+            raise
+        except (RayError, ConnectionError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise ServiceUnavailableError(
+                f"The Ray cluster fails: {type(error).__name__}: {reason}.", "See `ray status` and the cluster's logs."
+            ) from error
+
+    def _call(
+        self,
+        service: RemoteService,
+        expected_mark: object,
+        name: str,
+        arguments: tuple[object, ...],
+        fault: type[LabelingError],
+    ) -> Any:  # noqa: ANN401 - whatever the service returns
+        """The same; errors of the cluster itself are those of Ray."""
         import ray
         from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayTaskError
 
@@ -142,10 +154,10 @@ class RayWorkers:
                 if deaths == MAX_DEATHS:
                     message = f"{deaths} Ray workers died on the same call ({type(error).__name__})."
                     remedy = "Memory is the usual cause: see the logs of the cluster."
-                    raise (fault or ServiceUnavailableError)(message, remedy) from error
+                    raise fault(message, remedy) from error
             finally:
                 if is_free:
-                    self._idle.put(actor)
+                    self._put_back(actor)
                 else:
                     self._await(actor)
             if is_free:
@@ -160,11 +172,14 @@ class RayWorkers:
 
     def _check_out(self) -> Any:  # noqa: ANN401 - an actor handle
         while True:
+            last_free = self._last_free
             try:
                 actor = self._idle.get(timeout=START_SECONDS)
             except queue.Empty:
+                if self._last_free != last_free:  # they are busy with calls of others
+                    continue
                 raise ServiceUnavailableError(
-                    f"No Ray worker was free for {START_SECONDS:.0f} s.",
+                    f"No Ray worker came free for {START_SECONDS:.0f} s.",
                     "See `ray status` for what the cluster has left; a worker takes LABELING_RAY_CPUS_PER_WORKER.",
                 ) from None
             if actor is not None:
@@ -176,127 +191,19 @@ class RayWorkers:
                     f"The Ray workers cannot start: {reason}", "Install labeling-assets on every node of the cluster."
                 )
 
+    def _put_back(self, actor: Any) -> None:  # noqa: ANN401 - an actor handle
+        self._last_free = time.monotonic()
+        self._idle.put(actor)
+
     def _await(self, actor: Any) -> None:  # noqa: ANN401 - an actor handle
         """Have an actor back among the idle ones when it has started, again or for the first time."""
 
         def started(future: Any) -> None:  # noqa: ANN401 - a future of concurrent.futures
             error = future.exception()
-            if error is not None:
+            if error is None:
+                self._put_back(actor)
+            else:
                 self._broken.append(error)
-            self._idle.put(actor if error is None else None)
+                self._idle.put(None)
 
         actor.ready.options(max_task_retries=-1).remote().future().add_done_callback(started)
-
-
-class RayCluster:
-    """A connection to Ray, one a process, and the workers of it.
-
-    Args:
-        address: `ray://host:10001` or `auto`; empty: a cluster on this machine, which ends with `close`.
-        cpus_per_worker: CPUs of a worker without a GPU.
-
-    Raises:
-        ConfigurationError: Ray is not installed, or the cluster cannot be reached.
-    """
-
-    def __init__(self, address: str, cpus_per_worker: float) -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise ConfigurationError(
-                "LABELING_ENGINE is ray, which is not installed.", "pip install 'labeling-assets[ray]'"
-            )
-        import ray
-
-        self._cpus_per_worker = cpus_per_worker
-        self._lock = threading.Lock()
-        self._workers: dict[bool, RayWorkers] = {}
-        self._is_ours = not ray.is_initialized()
-        if self._is_ours:
-            _connect(address)
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own
-        self.gpus = int(resources.get("GPU", 0))
-        self._cpus = resources.get("CPU", 0.0)
-
-    def workers(self, *, on_gpu: bool) -> RayWorkers:
-        """The workers that have a GPU each, or those that have none; all services of a process share them.
-
-        Raises:
-            ConfigurationError: The cluster has no GPU.
-        """
-        with self._lock:
-            if on_gpu not in self._workers:
-                if on_gpu:
-                    self._workers[on_gpu] = RayWorkers(self.gpus, {"num_cpus": 0, "num_gpus": 1})
-                else:
-                    count = max(1, int(self._cpus / self._cpus_per_worker))
-                    self._workers[on_gpu] = RayWorkers(count, {"num_cpus": self._cpus_per_worker})
-            return self._workers[on_gpu]
-
-    def close(self) -> None:
-        """End the workers, and the cluster if it is one on this machine that was started here."""
-        import ray
-
-        if not ray.is_initialized():  # Ray shuts itself down when the program ends
-            return
-        for workers in self._workers.values():
-            workers.close()
-        self._workers.clear()
-        if self._is_ours:
-            ray.shutdown()
-
-
-def _connect(address: str) -> None:
-    import ray
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        _knock(address)
-        with _own_signal_handler():
-            if address:
-                ray.init(address, **QUIET)
-            else:
-                # A cluster's servers listen on all interfaces and run what they are sent: only by who has the token.
-                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-                start_cluster(object_store_memory=OBJECT_STORE_BYTES)
-    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ConfigurationError(
-            f"The Ray cluster {address or 'on this machine'} cannot be reached: {reason}.",
-            "Check LABELING_RAY_ADDRESS, and that the cluster runs the same releases of Python and Ray.",
-        ) from error
-
-
-def start_cluster(**options: Any) -> None:  # noqa: ANN401 - those of `ray.init`
-    """Start a cluster on this machine, which ends with this process.
-
-    Ray waits 30 s for its first server, which is too short where the machine is busy and the files are cold.
-
-    Raises:
-        RuntimeError: It does not start, also at the second try.
-    """
-    import ray
-
-    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "60")
-    try:
-        ray.init("local", include_dashboard=False, **QUIET, **options)
-    except RuntimeError:
-        ray.shutdown()
-        ray.init("local", include_dashboard=False, **QUIET, **options)
-
-
-def _knock(address: str) -> None:
-    """Raise `OSError` at once where nobody listens, which Ray itself tells after minutes and many log lines."""
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    if parts.hostname and parts.port:
-        socket.create_connection((parts.hostname, parts.port), timeout=KNOCK_SECONDS).close()
-
-
-@contextlib.contextmanager
-def _own_signal_handler() -> Iterator[None]:
-    """Keep the handler of SIGTERM, which Ray replaces with one that leaves the process at once."""
-    is_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if is_main:
-            signal.signal(signal.SIGTERM, handler)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labeling_assets.products.description import describe
+from labeling_assets.products.description import EMBEDDED_FIELDS, describe, embedding_text
 from labeling_assets.products.labels import ProductLabels
 from labeling_assets.products.records import LABEL_LISTS
 
@@ -94,3 +94,46 @@ def test_no_text_adds_lines_or_sections(title, words, language):
     assert len(text.splitlines()) == len(description_of(language).splitlines())
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == HEADINGS[language]
     text.encode()
+
+
+LABELED = EMPTY | {
+    **{field: [f"one {field}", "two", "three"] for field in LABEL_LISTS},
+    "main_subject": "a cat on the moon with a balloon " * 5,
+    "text": "Best Mom Ever " * 30,
+    "title": "Cốc *sứ* tặng mẹ " * 20,
+    "description": "## Heading",
+}
+
+
+def test_the_embedder_reads_recipient_occasion_and_theme_before_it_stops():
+    first = " ".join(embedding_text(LABELED).split()[:64])
+    assert first.startswith("Cốc *sứ* tặng mẹ")
+    for field in ("product_type", "image_recipient", "occasion", "niche_theme"):
+        assert f"one {field}" in first
+
+
+def test_the_embedder_reads_no_id_no_store_and_no_markup():
+    product = LABELED | {"id_sanpham": "1234567890123", "name_store": "A store", "platform": "Website"}
+    text = embedding_text(product)
+    assert text == embedding_text(dict(reversed(product.items())))
+    for absent in ("1234567890123", "A store", "Website", "##", "**", "\\", "Unknown"):
+        assert absent not in text
+
+
+@pytest.mark.parametrize("field", [*EMBEDDED_FIELDS, "title"])
+def test_another_title_or_label_is_another_text(field):
+    other = LABELED | {field: ["something else"] if field in LABEL_LISTS else "something else"}
+    assert embedding_text(other) != embedding_text(LABELED)
+    assert "something else" in embedding_text(other)
+
+
+@pytest.mark.parametrize("title", [None, "", " \n", "Mug"])
+def test_the_text_for_the_embedder_is_never_blank(title):
+    text = embedding_text(EMPTY | {"title": title, "description": "## Heading"})
+    assert text == ("Mug" if title == "Mug" else "## Heading")
+
+
+def test_the_whole_title_is_in_the_text():
+    title = " ".join(f"word{number}" for number in range(40))
+    text = embedding_text(EMPTY | {"title": title, "description": ""})
+    assert sorted(re.findall(r"word\d+", text)) == sorted(title.split())

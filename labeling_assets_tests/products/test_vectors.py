@@ -68,6 +68,12 @@ def digest(row: EmbeddedProduct, embedder: str = EMBEDDER, *, has_image_vector: 
     return record_hash(row, embedder, has_image_vector=has_image_vector)
 
 
+def test_another_version_of_the_text_is_another_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest(product())
+    monkeypatch.setattr("labeling_assets.products.vectors.EMBEDDING_TEXT_VERSION", "another")
+    assert digest(product()) != before
+
+
 @given(rows=st.integers(0, 40), offset=st.integers(0, 40), length=st.integers(0, 40))
 def test_vectors_pass_through_arrow_unchanged_whole_and_in_slices(rows: int, offset: int, length: int) -> None:
     images, descriptions = unit_vectors(rows, 1), unit_vectors(rows, 2)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -76,6 +79,41 @@ def image(number: int) -> Image.Image:
 
 def embedder_of(towers: FaultyTowers, batch_size: int = 16) -> TowerEmbedder:
     return TowerEmbedder(towers, name="faulty", licence="none", batch_size=batch_size)
+
+
+def test_threads_that_halve_at_once_lose_nothing() -> None:
+    large_is_at_work, small_is_halving, large_has_halved = (threading.Event() for _ in range(3))
+
+    def compute(part: Sequence[int]) -> np.ndarray:
+        if not part:
+            raise ValueError("need at least one array to stack")
+        if len(part) == 64:
+            large_is_at_work.set()
+            assert small_is_halving.wait(30)
+        assert large_is_at_work.wait(30)
+        if len(part) > 1:
+            raise out_of_memory()
+        return np.array(part, np.float32)
+
+    def release() -> None:
+        if threading.current_thread().name == "small":
+            small_is_halving.set()
+            assert large_has_halved.wait(30)
+        else:
+            large_has_halved.set()
+
+    batches, results = Batches(64, release), {}
+
+    def run(count: int) -> None:
+        results[count] = np.concatenate(list(batches.run(range(count), compute))).tolist()
+
+    threads = [threading.Thread(target=run, args=(count,), name=name) for count, name in ((2, "small"), (64, "large"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {2: list(range(2)), 64: list(range(64))}
+    assert batches.size == 1, "the smallest half counts, whichever came last"
 
 
 @pytest.mark.parametrize("fits", [1, 2, 3, 5, 15, 16])
@@ -191,6 +229,8 @@ def test_an_image_that_cannot_be_prepared_ends_the_call_and_what_waits() -> None
         (RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"), True, False),
         (RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"), True, False),
         (RuntimeError("bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 9"), True, False),
+        (RuntimeError("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0"), True, False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True, False),
         (RuntimeError("expected scalar type Half but found Float"), False, True),
         (RuntimeError("mat1 and mat2 must have the same dtype, but got Half and Float"), False, True),
         (TypeError("Got unsupported ScalarType BFloat16"), False, True),
@@ -200,3 +240,32 @@ def test_an_image_that_cannot_be_prepared_ends_the_call_and_what_waits() -> None
 )
 def test_errors_of_the_runtimes_are_told_apart(error: BaseException, memory: bool, dtype: bool) -> None:
     assert (is_out_of_memory(error), is_dtype_error(error)) == (memory, dtype)
+
+
+LIMITED_ARENA = """
+import numpy as np, onnxruntime as ort
+from onnx import TensorProto, helper
+from labeling_assets.services.embedding.batches import is_out_of_memory
+
+value = helper.make_tensor_value_info
+inputs = [value("x", TensorProto.FLOAT, [1]), value("n", TensorProto.INT64, [1])]
+outputs = [value("y", TensorProto.FLOAT, ["n"])]
+graph = helper.make_graph([helper.make_node("Expand", ["x", "n"], ["y"])], "g", inputs, outputs)
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"max_mem": 1 << 20, "arena_extend_strategy": 1}))
+options = ort.SessionOptions()
+options.add_session_config_entry("session.use_env_allocators", "1")
+options.log_severity_level = 4
+session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+try:
+    session.run(None, {"x": np.ones(1, np.float32), "n": np.array([10_000_000])})
+except Exception as error:
+    print(is_out_of_memory(error), error)
+"""
+
+
+def test_what_onnxruntime_says_at_its_limit_is_a_lack_of_memory() -> None:
+    command = [sys.executable, "-c", LIMITED_ARENA]  # the limit holds for all sessions of a process
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("True "), said

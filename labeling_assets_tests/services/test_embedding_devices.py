@@ -13,6 +13,7 @@ from labeling_assets.services.embedding.devices import (
     Gpu,
     choose_devices,
     choose_dtype,
+    compute_threads,
     cpu_threads,
     describe_gpus,
     index_of,
@@ -112,6 +113,17 @@ def test_threads_follow_the_share_of_a_container(
     monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: range(8), raising=False)
     monkeypatch.setattr(devices.sys, "platform", "linux")
     assert cpu_threads() == threads
+
+
+@pytest.mark.parametrize(("agreed", "threads"), [("", 8), ("1", 1), ("3,1", 3), ("64", 8), ("0", 8), ("many", 8)])
+def test_a_model_computes_with_no_more_threads_than_were_agreed(
+    monkeypatch: pytest.MonkeyPatch, agreed: str, threads: int
+) -> None:
+    monkeypatch.setattr(devices, "cpu_threads", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", agreed)
+    assert compute_threads() == threads
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert compute_threads() == 8
 
 
 def test_the_number_of_a_device_is_0_where_there_is_none() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from labeling_assets.errors import ConfigurationError
-from labeling_assets.services.embedding.hub import files_digest, model_files
+from labeling_assets.services.embedding.dual_encoder import PATTERNS as DUAL_ENCODER_PATTERNS
+from labeling_assets.services.embedding.hub import _is_whole, files_digest, model_files
 from labeling_assets.services.embedding.presets import PRESETS, preset_of
 from labeling_assets_tests.standins.model_hub import COMMIT, MODEL_ID, ModelHub, model_hub
 
@@ -81,6 +82,43 @@ def test_a_download_that_was_killed_is_not_taken_for_complete(hub: ModelHub, tmp
     assert fetch(tmp_path, HF_HUB_OFFLINE="1")[0].startswith("ERROR")
     *_, folder, _ = fetch(tmp_path, HF_ENDPOINT=hub.url)
     assert (Path(folder) / "onnx/model.onnx").read_bytes() == FILES["onnx/model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("present", "is_whole"),
+    [
+        ({"config.json": b"{}"}, False),
+        ({"config.json": b"{}", "onnx/model.onnx": b"weights are in model.onnx_data"}, False),
+        ({"config.json": b"{}", "onnx/model.onnx": b""}, True),
+        ({"config.json": b"{}", "onnx/model.onnx": b"weights are here"}, True),
+        ({"onnx/model.onnx": b"in model.onnx_data", "onnx/model.onnx_data": b"x", "config.json": b"{}"}, True),
+    ],
+)
+def test_a_cache_that_another_program_filled_in_part_is_not_taken_for_whole(
+    tmp_path: Path, present: dict[str, bytes], is_whole: bool
+) -> None:
+    snapshot = tmp_path / "hub" / f"models--{MODEL_ID.replace('/', '--')}" / "snapshots" / COMMIT
+    for name, content in present.items():
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / name).write_bytes(content)
+    said = fetch(tmp_path, HF_HUB_OFFLINE="1")
+    assert (said[0] == str(snapshot)) is is_whole, said
+    assert is_whole or "cannot be downloaded" in said[0]
+
+
+def test_a_part_of_a_cache_is_completed_by_a_download(hub: ModelHub, tmp_path: Path) -> None:
+    snapshot = tmp_path / "hub" / f"models--{MODEL_ID.replace('/', '--')}" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_bytes(b"{}")
+    *_, folder, _ = fetch(tmp_path, HF_ENDPOINT=hub.url)
+    assert (Path(folder) / "onnx/model.onnx").read_bytes() == FILES["onnx/model.onnx"]
+
+
+def test_a_checkpoint_without_weights_is_not_whole(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert not _is_whole(tmp_path, DUAL_ENCODER_PATTERNS)
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"x")
+    assert _is_whole(tmp_path, DUAL_ENCODER_PATTERNS)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from PIL import Image
 from labeling_assets.errors import ConfigurationError, VectorError
 from labeling_assets.services import connect
 from labeling_assets.services.embedding import Embedder
-from labeling_assets.services.embedding.dual_encoder import PATTERNS, DualEncoderTowers
+from labeling_assets.services.embedding.dual_encoder import PATTERNS, DualEncoderTowers, _max_tokens
 from labeling_assets.services.embedding.hub import model_files
 from labeling_assets.services.embedding.jina import QUERY_PREFIX, JinaTowers, jina_patterns
-from labeling_assets.services.embedding.loading import load_embedder
+from labeling_assets.services.embedding.loading import _is_jina, load_embedder
 from labeling_assets.services.embedding.pool import EmbedderPool
 from labeling_assets.services.embedding.towers import TowerEmbedder
 from labeling_assets_tests.services.embedder_contract import TEXTS, EmbedderContract, assert_unit, picture
@@ -368,6 +369,96 @@ def test_a_graph_that_refuses_empty_batches_gets_one_item(models: Callable[[str]
     assert refused
     np.testing.assert_array_equal(towers.embed_texts(["mug"]), expected)
     towers.close()
+
+
+def too_large(*_: Any, **__: Any) -> None:
+    raise RuntimeError("bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 4000000")
+
+
+@pytest.mark.parametrize(
+    ("name", "owner", "what"),
+    [
+        ("jina", "onnxruntime.InferenceSession", too_large),
+        ("jina", "labeling_assets.services.embedding.jina.JinaTowers.embed_images", too_large),
+        ("clip", "transformers.AutoModel.from_pretrained", too_large),
+        ("clip", "labeling_assets.services.embedding.dual_encoder.DualEncoderTowers.embed_images", too_large),
+    ],
+)
+def test_a_model_that_does_not_fit_while_it_loads_is_one_clear_line(
+    models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str, owner: str, what: Callable[..., None]
+) -> None:
+    folder = str(models(name))
+    monkeypatch.setattr(owner, what)
+    with pytest.raises(
+        ConfigurationError, match=r"^The model does not fit the memory of cpu: .*LABELING_DEVICE"
+    ) as raised:
+        load_embedder(folder, "cpu")
+    assert "Delete it" not in str(raised.value)
+
+
+def test_a_jina_file_that_cannot_be_loaded_on_its_device_is_not_tried_on_another(
+    models: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    tried: list[object] = []
+
+    def fail(self: onnxruntime.InferenceSession, providers: object, *_: object) -> None:
+        tried.append(providers)
+        raise RuntimeError("CUDA failure 999")
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", fail)
+    with pytest.raises(ConfigurationError, match="CUDA failure 999"):
+        load_embedder(str(models("jina")), "cpu", "float32")
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "is_jina"),
+    [
+        ({"config.json": '{"model_type": "jina_clip"}', "model.safetensors": "", "onnx/model.onnx": ""}, True),
+        ({"onnx/model_fp16.onnx": "", "tokenizer.json": ""}, True),
+        ({"config.json": '{"model_type": "siglip"}', "model.safetensors": "", "onnx/model.onnx": ""}, False),
+        ({"config.json": "[]", "onnx/text_model.onnx": ""}, False),
+        ({"config.json": "{", "model.safetensors": ""}, False),
+        ({}, False),
+    ],
+)
+def test_a_folder_is_of_jina_by_its_settings_or_by_its_export_alone(
+    tmp_path: Path, files: dict[str, str], is_jina: bool
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert _is_jina(str(tmp_path)) is is_jina
+
+
+def test_a_checkpoint_with_an_export_beside_it_is_a_dual_encoder(tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path / "clip", layers=1)
+    (folder / "onnx").mkdir()
+    (folder / "onnx/model.onnx").write_bytes(b"of another program")
+    with loaded(folder) as embedder:
+        assert_unit(embedder.embed_texts(TEXTS), len(TEXTS), embedder.identity.dimension)
+
+
+@pytest.mark.parametrize(("trained_with", "tokens"), [(512, 512), (77, 77), (int(1e30), 512)])
+def test_texts_are_cut_at_the_positions_of_an_altclip_and_at_what_its_tokenizer_says(
+    trained_with: int, tokens: int
+) -> None:
+    import torch
+    from transformers import AltCLIPConfig, AltCLIPModel
+
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = AltCLIPConfig(
+        text_config=tower | {"vocab_size": 300, "project_dim": 16},
+        vision_config=tower | {"image_size": 32, "patch_size": 16},
+        projection_dim=16,
+    )
+    assert _max_tokens(config, SimpleNamespace(model_max_length=trained_with)) == tokens
+    ids = torch.full((1, tokens), 5)
+    with torch.inference_mode():
+        vectors = AltCLIPModel(config).get_text_features(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert vectors.pooler_output.shape == (1, 16)
 
 
 def test_the_services_hand_out_the_embedder_of_the_settings(models: Callable[[str], Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -21,12 +22,13 @@ from ray_faults import FATAL_PIXEL, FAULTY_PIXEL, FragileEmbedder, OnceFatalEmbe
 from labeling_assets.errors import ConfigurationError, ModelRunnerError, ServiceUnavailableError, VectorError
 from labeling_assets.products.labels import Label
 from labeling_assets.resources import default_resources
-from labeling_assets.services import connect, ray_workers
+from labeling_assets.services import connect, ray_cluster, ray_workers
 from labeling_assets.services.embedding.cached import CachedEmbedder
 from labeling_assets.services.embedding.embedded import EmbeddedEmbedder
 from labeling_assets.services.ledger import LabelLedger
+from labeling_assets.services.ray_cluster import RayCluster
 from labeling_assets.services.ray_engine import RayEmbedder, RayVisionModel
-from labeling_assets.services.ray_workers import RayCluster, RayWorkers, RemoteService
+from labeling_assets.services.ray_workers import RayWorkers, RemoteService
 from labeling_assets.services.tables import label_ledger, vector_cache
 from labeling_assets.services.vision.embedded import EmbeddedVisionModel
 from labeling_assets.services.vision.labeler import Labeler
@@ -46,7 +48,7 @@ def cluster() -> Iterator[RayCluster]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", os.pathsep.join(filter(None, folders)))
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        ray_workers.start_cluster(num_cpus=2, object_store_memory=100 * 2**20)
+        ray_cluster.start_cluster(num_cpus=2, object_store_memory=100 * 2**20)
         yield connect.ray_cluster("", 1.0)
         connect.close_services()
         ray.shutdown()
@@ -118,7 +120,7 @@ def test_no_vector_depends_on_batch_order_workers_or_engine(
     expected = np.concatenate([singly.embed_images([open_image(sha)]) for sha in shas])
     np.testing.assert_allclose(images, expected, atol=TOLERANCE)
     expected = np.concatenate([singly.embed_texts([text]) for text in texts])
-    np.testing.assert_allclose(cached.embed_texts(texts), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(cached.embed_texts(texts)[0], expected, atol=TOLERANCE)
     assert cached.counts.computed == len(shas) + len(texts)
     with engine.connect() as connection:
         rows = connection.execute(sa.select(sa.func.count()).select_from(vector_cache)).scalar_one()
@@ -188,6 +190,7 @@ def test_an_image_that_kills_workers_fails_alone(
     )
     assert set(errors) == {0}
     assert "2 Ray workers died on the same call" in str(errors[0])
+    assert errors[0].can_retry, "the cause may be the cluster"
     assert np.isfinite(vectors[1]).all()
 
 
@@ -230,9 +233,46 @@ def test_workers_with_other_versions_are_refused(cluster: RayCluster) -> None:
 def test_a_cluster_without_room_is_unavailable(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "START_SECONDS", 0.1)
     workers = RayWorkers(1, {"num_cpus": 1000})
-    with pytest.raises(ServiceUnavailableError, match="No Ray worker was free"):
+    with pytest.raises(ServiceUnavailableError, match="No Ray worker came free"):
         workers.call(RemoteService(FragileEmbedder, (), "identity"), "identity")
     workers.close()
+
+
+def test_a_call_waits_on_while_workers_come_free_for_others(cluster: RayCluster) -> None:
+    workers = RayWorkers(0, {})
+
+    class Contended(queue.SimpleQueue[str]):
+        """Another caller is faster, twice."""
+
+        faster = 2
+
+        def get(self, block: bool = True, timeout: float | None = None) -> str:
+            if self.faster:
+                self.faster -= 1
+                workers._put_back("taken by another")
+                super().get()
+                raise queue.Empty
+            return super().get(block, timeout)
+
+    workers._idle = Contended()
+    workers._idle.put("mine")
+    assert workers._check_out() in ("mine", "taken by another")
+    assert workers._idle.faster == 0
+
+
+@pytest.mark.parametrize("fault", ["LocalRayletDiedError", "ObjectStoreFullError", "RaySystemError", "ConnectionError"])
+def test_a_cluster_that_fails_is_unavailable(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    import ray
+
+    def fail(*_: object, **__: object) -> None:
+        raise getattr(ray.exceptions, fault, ConnectionError)("the other side is gone")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(ray, "get", fail)
+        with pytest.raises(ServiceUnavailableError, match="The Ray cluster fails") as raised:
+            cluster.workers(on_gpu=False).call(RemoteService(EmbeddedEmbedder, (), "identity"), "identity")
+    assert "\n" not in str(raised.value)
+    assert RayEmbedder(cluster, EmbeddedEmbedder, (), on_gpu=False).identity == EmbeddedEmbedder().identity
 
 
 def test_the_information_names_the_engine(embedder: RayEmbedder) -> None:
@@ -261,6 +301,7 @@ assert signal.getsignal(signal.SIGTERM) is terminated, "Ray leaves the handler o
 import ray
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 assert is_token_auth_enabled(), "nobody else may send it code"
+assert os.environ["RAY_AUTH_MODE"] == "token"
 print(ray._private.worker._global_node.get_session_dir_path(), file=sys.stderr)
 """
 
@@ -278,7 +319,7 @@ def test_a_cluster_of_the_process_starts_quietly_and_ends_with_it() -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_a_cluster_that_is_not_there_is_named_with_the_setting(address: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"The Ray cluster {address} cannot be reached: .*refused") as raised:
-        ray_workers._connect(address)
+        ray_cluster._connect(address)
     assert "LABELING_RAY_ADDRESS" in str(raised.value)
 
 

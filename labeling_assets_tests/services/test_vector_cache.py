@@ -12,7 +12,14 @@ import sqlalchemy as sa
 from milvus_samples import DIMENSION, IDENTITY, vector
 from PIL import Image
 
-from labeling_assets.errors import ConfigurationError, InvalidImageError, ServiceUnavailableError, VectorError
+from labeling_assets.errors import (
+    ConfigurationError,
+    ImageError,
+    ImageUnavailableError,
+    InvalidImageError,
+    ServiceUnavailableError,
+    VectorError,
+)
 from labeling_assets.services.embedding import EmbedderIdentity
 from labeling_assets.services.embedding.cached import IMAGE_BATCH, TEXT_BATCH, CachedEmbedder
 from labeling_assets.services.embedding.embedded import EmbeddedEmbedder
@@ -69,11 +76,12 @@ def shas(*numbers: int) -> list[str]:
 def test_a_text_is_embedded_once_in_all_runs(engine: sa.Engine) -> None:
     embedder = CountingEmbedder()
     first = CachedEmbedder(embedder, engine)
-    vectors = first.embed_texts(["cốc", "mug", "cốc", "tote"])
+    vectors, errors = first.embed_texts(["cốc", "mug", "cốc", "tote"])
+    assert errors == {}
     np.testing.assert_array_equal(vectors, np.stack([vector(text) for text in ("cốc", "mug", "cốc", "tote")]))
     assert (first.counts.computed, first.counts.cached) == (3, 0)
     second = CachedEmbedder(embedder, engine)
-    np.testing.assert_array_equal(second.embed_texts(["tote", "new", "cốc"])[[0, 2]], vectors[[3, 0]])
+    np.testing.assert_array_equal(second.embed_texts(["tote", "new", "cốc"])[0][[0, 2]], vectors[[3, 0]])
     assert (second.counts.computed, second.counts.cached) == (1, 2)
     assert embedder.text_batches == [["tote", "cốc", "mug"], ["new"]], "the longest first"
 
@@ -90,7 +98,7 @@ def test_texts_and_images_are_embedded_in_batches(engine: sa.Engine) -> None:
 
 def test_a_blank_text_is_the_zero_vector_and_is_not_embedded(engine: sa.Engine) -> None:
     embedder = CountingEmbedder()
-    vectors = CachedEmbedder(embedder, engine).embed_texts(["", "mug", " \n"])
+    vectors, _ = CachedEmbedder(embedder, engine).embed_texts(["", "mug", " \n"])
     assert not vectors[[0, 2]].any()
     assert vectors[1].any()
     assert embedder.text_batches == [["mug"]]
@@ -98,7 +106,7 @@ def test_a_blank_text_is_the_zero_vector_and_is_not_embedded(engine: sa.Engine) 
 
 def test_nothing_to_embed_gives_an_empty_array(engine: sa.Engine) -> None:
     cached = CachedEmbedder(CountingEmbedder(), engine)
-    assert cached.embed_texts([]).shape == (0, DIMENSION)
+    assert cached.embed_texts([])[0].shape == (0, DIMENSION)
     vectors, errors = cached.embed_images([], image_of)
     assert (vectors.shape, vectors.dtype, errors) == ((0, DIMENSION), np.float32, {})
 
@@ -153,8 +161,40 @@ def test_an_image_that_cannot_be_read_fails_alone(engine: sa.Engine) -> None:
 
     vectors, errors = CachedEmbedder(CountingEmbedder(), engine).embed_images(shas(1, 3, 5), open_image)
     assert set(errors) == {1}
-    assert "cut off after 12 bytes" in str(errors[1])
+    assert np.isnan(vectors[1]).all()
     assert np.isfinite(vectors[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("error", [InvalidImageError("cut off after 12 bytes"), ImageUnavailableError("no file")])
+def test_an_image_that_cannot_be_read_keeps_its_error_and_whether_a_retry_can_help(
+    engine: sa.Engine, error: ImageError
+) -> None:
+    def open_image(sha: str) -> Image.Image:
+        raise error
+
+    _, errors = CachedEmbedder(CountingEmbedder(), engine).embed_images(["1"], open_image)
+    assert errors == {0: error}
+
+
+@pytest.mark.parametrize("faulty", [0, 17, TEXT_BATCH, TEXT_BATCH + 7])
+def test_a_faulty_text_fails_alone(engine: sa.Engine, faulty: int) -> None:
+    texts = [f"text {number:03d}" for number in range(TEXT_BATCH + 8)]
+
+    class Faulty(CountingEmbedder):
+        def embed_texts(self, batch: Sequence[str]) -> np.ndarray:
+            if texts[faulty] in batch:
+                raise VectorError("The embedder returned a vector that is not finite, or zero.")
+            return super().embed_texts(batch)
+
+    vectors, errors = CachedEmbedder(Faulty(), engine).embed_texts([*texts, texts[faulty], ""])
+    assert set(errors) == {faulty, len(texts)}
+    assert np.isnan(vectors[[faulty, len(texts)]]).all()
+    assert not vectors[-1].any()
+    for position in set(range(len(texts))) - {faulty}:
+        np.testing.assert_array_equal(vectors[position], vector(texts[position]))
+    again = CachedEmbedder(CountingEmbedder(), engine)
+    again.embed_texts(texts)
+    assert (again.counts.computed, again.counts.cached) == (1, len(texts) - 1)
 
 
 def test_a_store_that_cannot_be_read_ends_the_call(engine: sa.Engine) -> None:
@@ -191,8 +231,8 @@ def test_a_damaged_row_is_computed_again_and_mended(engine: sa.Engine, content: 
     with engine.begin() as connection:
         connection.execute(sa.update(vector_cache).values(vector=content))
     cached = CachedEmbedder(CountingEmbedder(), engine)
-    np.testing.assert_array_equal(cached.embed_texts(["mug"])[0], vector("mug"))
-    assert CachedEmbedder(CountingEmbedder(), engine).embed_texts(["mug"]).any()
+    np.testing.assert_array_equal(cached.embed_texts(["mug"])[0][0], vector("mug"))
+    assert CachedEmbedder(CountingEmbedder(), engine).embed_texts(["mug"])[0].any()
     assert cached.counts.computed == 1
 
 
@@ -202,8 +242,9 @@ def test_an_unusable_text_vector_is_refused_and_not_stored(engine: sa.Engine, fa
         def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
             return super().embed_texts(texts) * fault
 
-    with pytest.raises(VectorError, match="unit length"):
-        CachedEmbedder(Faulty(), engine).embed_texts(["mug"])
+    vectors, errors = CachedEmbedder(Faulty(), engine).embed_texts(["mug"])
+    assert np.isnan(vectors).all()
+    assert "unit length" in str(errors[0])
     with engine.connect() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(vector_cache)).scalar_one() == 0
 
@@ -237,7 +278,7 @@ def test_two_processes_that_embed_the_same_do_not_hinder_each_other(engine: sa.E
     orders = [texts, texts[::-1]]
     threads = [
         threading.Thread(
-            target=lambda own=own: results.append(CachedEmbedder(CountingEmbedder(), engine).embed_texts(own))
+            target=lambda own=own: results.append(CachedEmbedder(CountingEmbedder(), engine).embed_texts(own)[0])
         )
         for own in orders
     ]
@@ -259,8 +300,8 @@ def test_a_database_that_is_down_is_an_error_and_not_an_empty_cache() -> None:
 def test_the_embedded_embedder_works_through_the_cache(engine: sa.Engine) -> None:
     cached = CachedEmbedder(EmbeddedEmbedder(), engine)
     texts = ["best dad ever mug", "cốc sứ tặng bố", ""]
-    first = cached.embed_texts(texts)
-    np.testing.assert_array_equal(CachedEmbedder(EmbeddedEmbedder(), engine).embed_texts(texts), first)
+    first, _ = cached.embed_texts(texts)
+    np.testing.assert_array_equal(CachedEmbedder(EmbeddedEmbedder(), engine).embed_texts(texts)[0], first)
     images, errors = cached.embed_images(["10", "200"], image_of)
     assert errors == {}
     np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, atol=1e-3)
@@ -281,7 +322,7 @@ def test_an_embedder_chooses_its_batch_of_images_unless_it_is_set(engine: sa.Eng
 def test_texts_of_one_length_share_a_batch_and_their_order_is_restored(engine: sa.Engine) -> None:
     embedder = CountingEmbedder()
     texts = [f"{number:03d}{'!' * (number * 7 % 100)}" for number in range(100)]
-    vectors = CachedEmbedder(embedder, engine).embed_texts(texts)
+    vectors, _ = CachedEmbedder(embedder, engine).embed_texts(texts)
     np.testing.assert_array_equal(vectors, np.stack([vector(text) for text in texts]))
     lengths = [len(text) for batch in embedder.text_batches for text in batch]
     assert lengths == sorted(lengths, reverse=True)

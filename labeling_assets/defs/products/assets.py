@@ -19,6 +19,7 @@ from labeling_assets.defs.products.stage import DayResult, Stage, StageEvents
 from labeling_assets.errors import SupersededError
 from labeling_assets.products.assembly import data_label_rows, embedded_products, imaged_products, labeled_products
 from labeling_assets.products.dedupe import compare, distinct_products
+from labeling_assets.products.description import embedding_text
 from labeling_assets.products.label_drift import DRIFT_COLUMNS, HISTORY_DAYS
 from labeling_assets.products.labels import SCHEMA_VERSION
 from labeling_assets.products.prompt import PROMPT_VERSION
@@ -297,6 +298,7 @@ def qwen_labels(
     check_specs=day_specs(
         "clip_vectors",
         "columns_match_schema",
+        "most_images_are_embedded",
         "vectors_are_unit_length",
         "vectors_fit_the_embedder",
         "vectors_differ",
@@ -310,13 +312,14 @@ def clip_vectors(
     image_store: ImageStoreResource,
     embedder: EmbedderResource,
 ) -> StageEvents:
-    """One row per product ready for Milvus, with the vectors of its image and of its description.
+    """One row per product ready for Milvus, with the vectors of its image and of its title and label.
 
-    - **Source** the 512 px image and the description, by the embedder of LABELING_EMBEDDER.
+    - **Source** the 512 px image, and title and label values in plain words, the most telling first, by the embedder of
+    LABELING_EMBEDDER.
     - **Stored in** Parquet, as fixed-size lists of float32 of length one; each vector in a cache by content and
     embedder.
     - **Re-run** vectors come from the cache.
-    - **Cost** one embedding per distinct new image and per distinct new description.
+    - **Cost** one embedding per distinct new image and per distinct new text.
     """
     with Stage(context, product_database, storage) as stage:
         store, model, engine = image_store.get(), embedder.get(), product_database.get().engine
@@ -325,11 +328,12 @@ def clip_vectors(
         def embed(day: dt.date) -> DayResult:
             labels, cached = stage.read("qwen_labels", day), CachedEmbedder(model, engine)
             products = list(from_table(labels, LabeledProduct))
-            descriptions = cached.embed_texts([row.description for row in products])
-            images, errors = cached.embed_images([str(row.image_sha256) for row in products], open_image)
+            texts, text_errors = cached.embed_texts([embedding_text(vars(row)) for row in products])
+            images, image_errors = cached.embed_images([str(row.image_sha256) for row in products], open_image)
+            errors = text_errors | image_errors
             records, positions, failures = embedded_products(products, errors, cached.identity.key)
             rows = np.asarray(positions, dtype=np.intp)
-            table = with_vectors(to_table(records, EmbeddedProduct), images[rows], descriptions[rows])
+            table = with_vectors(to_table(records, EmbeddedProduct), images[rows], texts[rows])
             table = marked_as(table, labels)
             return DayResult(
                 table,
@@ -339,6 +343,9 @@ def clip_vectors(
                 metadata=reports.vectors(table, cached, store.thumbnail),
                 checks=[
                     checks.columns_match_schema(table, checks.embedded_schema(cached.identity.dimension)),
+                    checks.quarantined_share_is_low(
+                        "most_images_are_embedded", failures, len(products), MAX_QUARANTINED_SHARE
+                    ),
                     checks.vectors_are_unit_length(table, [IMAGE_VECTOR, DESCRIPTION_VECTOR]),
                     model_checks.vectors_fit_the_embedder(table, [IMAGE_VECTOR, DESCRIPTION_VECTOR], cached.identity),
                     model_checks.vectors_differ(table),

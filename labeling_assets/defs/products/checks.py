@@ -59,9 +59,13 @@ DESCRIPTIONS = {
         f"At most {CONTRADICTION_WARN_SHARE:.0%} of the labels contradict the title in colour, product, recipient or "
         "occasion; all that do are listed."
     ),
+    "most_images_are_embedded": (
+        f"At most {QUARANTINE_WARN_SHARE:.0%} of the day's labeled products are in quarantine without vectors; over "
+        "LABELING_MAX_QUARANTINED_SHARE the day fails."
+    ),
     "vectors_are_unit_length": "Every vector is finite and of length one.",
     "vectors_fit_the_embedder": "Every vector is of the embedder in use and has its dimension.",
-    "vectors_differ": "Different images, and different descriptions, have different vectors.",
+    "vectors_differ": "Different images, and products of different title or label, have different vectors.",
     "milvus_holds_every_labeled_product": (
         "Milvus holds every product of the day as it is, or for a newer day, and no other product for this day."
     ),
@@ -141,7 +145,7 @@ def quarantined_share_is_low(
     """Warn when more rows than usual went into quarantine, and fail when so many did that the cause cannot be the rows.
 
     Args:
-        name: `most_images_are_usable` or `most_images_are_labeled`.
+        name: `most_images_are_usable`, `most_images_are_labeled` or `most_images_are_embedded`.
         failures: Error by product.
         rows_in: Rows that the stage was given.
         hard_limit: LABELING_MAX_QUARANTINED_SHARE; it holds for days of at least `HARD_LIMIT_MIN_ROWS` rows.
@@ -150,7 +154,7 @@ def quarantined_share_is_low(
     is_over_hard_limit = share > hard_limit and rows_in >= HARD_LIMIT_MIN_ROWS
     remedy = "`labeling quarantine list` shows the reasons; `labeling quarantine retry` tries again."
     if is_over_hard_limit:
-        remedy += " So many rows have one cause outside them: look at the image hosts, the network and the model first."
+        remedy += " So many rows have one cause outside them: look at image hosts, network, storage and models first."
     return outcome(
         name,
         sorted(failures) if share > QUARANTINE_WARN_SHARE or is_over_hard_limit else [],

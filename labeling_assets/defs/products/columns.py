@@ -12,6 +12,7 @@ import dagster as dg
 from pydantic import BaseModel
 
 from labeling_assets.metadata import column_lineage, plain_schema, table_schema
+from labeling_assets.products.description import EMBEDDED_FIELDS
 from labeling_assets.products.queries import SOURCE_COLUMNS
 from labeling_assets.products.records import (
     LABEL_FIELDS,
@@ -95,7 +96,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         table_schema(EmbeddedProduct, VECTOR_COLUMNS),
         "qwen_labels",
         LabeledProduct.model_fields,
-        {IMAGE_VECTOR: ["image_sha256"], DESCRIPTION_VECTOR: ["description"], "record_hash": ["row_hash"]},
+        {IMAGE_VECTOR: ["image_sha256"], DESCRIPTION_VECTOR: ["title", *EMBEDDED_FIELDS], "record_hash": ["row_hash"]},
     ),
     "milvus_collection": _columns(
         plain_schema(SYNC_COLUMNS), "clip_vectors", ["id_sanpham"], {"action": ["record_hash", "date"]}

@@ -21,6 +21,7 @@ from labeling_assets.defs.products.checks import (
     outcome,
 )
 from labeling_assets.products.contradictions import contradicting_rows
+from labeling_assets.products.description import EMBEDDED_FIELDS, embedding_text
 from labeling_assets.products.fallback import is_fallback_label
 from labeling_assets.products.label_drift import measure_drift, too_little_to_compare
 from labeling_assets.products.records import LABEL_FIELDS
@@ -122,12 +123,16 @@ def vectors_fit_the_embedder(
 def vectors_differ(table: pa.Table) -> dg.AssetCheckResult:
     """Look whether all vectors point the same way although what they were made of differs.
 
-    At most `SAMPLE_VECTORS` distinct images and descriptions are compared, each pair.
+    At most `SAMPLE_VECTORS` distinct images and texts are compared, each pair.
     """
     alike = []
-    for column, content in ((IMAGE_VECTOR, "image_sha256"), (DESCRIPTION_VECTOR, "description")):
-        rows = table.filter(table["has_image_vector"]) if column == IMAGE_VECTOR else table
-        contents = np.asarray(rows[content].to_pylist(), dtype=str)
+    texts = map(embedding_text, table.select(["title", "description", *EMBEDDED_FIELDS]).to_pylist())
+    pictured = table.filter(table["has_image_vector"])
+    for column, rows, content in (
+        (IMAGE_VECTOR, pictured, pictured["image_sha256"].to_pylist()),
+        (DESCRIPTION_VECTOR, table, list(texts)),
+    ):
+        contents = np.asarray(content, dtype=str)
         positions = np.sort(np.unique(contents, return_index=True)[1])
         # Evenly spread over the day, so that the sample has more than one shop.
         sample = positions[:: -(-len(positions) // SAMPLE_VECTORS) or 1]

@@ -27,7 +27,7 @@ from labeling_assets.resources import ProductDatabaseResource, StorageResource
 from labeling_assets.services.day_state import DayFailures
 from labeling_assets.services.day_tables import is_partial
 
-BLOCKING_CHECKS = ("most_images_are_usable", "most_images_are_labeled")
+BLOCKING_CHECKS = ("most_images_are_usable", "most_images_are_labeled", "most_images_are_embedded")
 """A day that fails one of these with severity ERROR goes no further."""
 SPENDER_TAG = "labeling/spender"
 """Runs of one process with the same value share one budget."""

@@ -6,6 +6,7 @@ Also here: what errors of the two runtimes mean, since neither has a class for e
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,8 +28,11 @@ _OUT_OF_MEMORY = (
     "can't allocate memory",
     "not enough memory",
     "bad_alloc",
+    "is smaller than requested bytes",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
 )
-"""What torch (CUDA, MPS, CPU) and onnxruntime (its arena, CUDA) say."""
+"""What torch (CUDA, MPS, CPU) and onnxruntime (its arena, with and without a limit, CUDA) and CUDA's libraries say."""
 _DTYPE_TROUBLE = (
     "not implemented for 'half'",
     "not implemented for 'bfloat16'",
@@ -89,10 +93,11 @@ class Batches:
                 yield vectors
                 continue
             # Behind the handler: the error held the frames, and these the tensors.
-            self.size = max(1, len(part) // 2)
+            half = max(1, len(part) // 2)
+            self.size = min(self.size, half)  # another thread may halve its part meanwhile
             self._release()
-            _log.warning("%d items do not fit the memory at once; from here on %d are computed.", len(part), self.size)
-            parts.extendleft(reversed([part[: self.size], part[self.size :]]))
+            _log.warning("%d items do not fit the memory at once; from here on %d are computed.", len(part), half)
+            parts.extendleft([part[half:], part[:half]])
 
 
 def prepared_ahead(
@@ -110,6 +115,24 @@ def prepared_ahead(
     finally:
         for future in waiting:
             future.cancel()
+
+
+@contextlib.contextmanager
+def must_fit(device: str) -> Iterator[None]:
+    """For the block that loads and tries a model: memory that does not suffice is one line.
+
+    Raises:
+        ConfigurationError: The memory does not suffice.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigurationError(
+            f"The model does not fit the memory of {device}: {first_line(error)}",
+            "Free the device, raise LABELING_GPU_MEMORY_SHARE, choose a smaller model, or set LABELING_DEVICE=cpu.",
+        ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

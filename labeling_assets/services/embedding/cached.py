@@ -58,7 +58,7 @@ class _Outcome:
     """What became of a content: its vector, or why it has none."""
 
     key: str
-    result: FloatArray | VectorError
+    result: FloatArray | RowError
     is_computed: bool = True
 
 
@@ -86,11 +86,13 @@ class CachedEmbedder:
         """See `Embedder.model_info`."""
         return self._embedder.model_info()
 
-    def embed_texts(self, texts: Sequence[str]) -> FloatArray:
-        """Unit vectors of the texts, float32, shape (len(texts), dimension); the zero vector for a blank text.
+    def embed_texts(self, texts: Sequence[str]) -> tuple[FloatArray, dict[int, RowError]]:
+        """Unit vectors of texts, and the error of each that has none; the zero vector for a blank text.
+
+        Returns:
+            As `embed_images`.
 
         Raises:
-            VectorError: The embedder gave a vector that is not finite or not of unit length.
             ConfigurationError: The embedder gave vectors of another shape than it says.
             ServiceUnavailableError: Postgres does not answer.
         """
@@ -102,19 +104,17 @@ class CachedEmbedder:
             return Ready(texts[positions[key][0]])
 
         def embed(batch: Sequence[tuple[str, str]]) -> list[_Outcome]:
-            embedded = self._checked(self._embedder.embed_texts([text for _, text in batch]), len(batch))
-            return [_Outcome(key, vector) for (key, _), vector in zip(batch, embedded, strict=True)]
+            return self._embed_each(self._embedder.embed_texts, batch)
 
         missing = self._fill_known(vectors, positions)
         # Models pad a batch to its longest text. The longest first, so that memory which suffices for them suffices.
         missing.sort(key=lambda key: -len(texts[positions[key][0]]))
         pipeline = Pipeline(self._embedder.workers, read, embed, batch=TEXT_BATCH, readers=1)
-        self._compute(pipeline, missing, vectors, positions)
-        return vectors
+        return vectors, self._compute(pipeline, missing, vectors, positions)
 
     def embed_images(
         self, shas: Sequence[str], open_image: Callable[[str], Image.Image]
-    ) -> tuple[FloatArray, dict[int, VectorError]]:
+    ) -> tuple[FloatArray, dict[int, RowError]]:
         """Unit vectors of images, and the error of each that has none.
 
         Args:
@@ -123,27 +123,29 @@ class CachedEmbedder:
                 other error ends the call.
 
         Returns:
-            Float32 array of shape (len(shas), dimension), and the errors by position. The row of an image with an error
-            is NaN, so that it cannot pass for a vector.
+            Float32 array of one row per item, shape (n, dimension), and the errors by position. The row of an item with
+            an error is NaN, so that it cannot pass for a vector.
 
         Raises:
             ConfigurationError: The embedder gave vectors of another shape than it says.
             ServiceUnavailableError: Postgres does not answer.
         """
         positions = _positions([f"image:{sha}" for sha in shas])
-        vectors = np.full((len(shas), self.identity.dimension), np.nan, dtype=np.float32)
+        vectors = np.zeros((len(shas), self.identity.dimension), dtype=np.float32)
 
         def read(key: str) -> Ready[Image.Image] | _Outcome:
             try:
                 return Ready(open_image(key.removeprefix("image:")))
             except RowError as error:
-                return _Outcome(key, VectorError(f"The image cannot be read: {error}"), is_computed=False)
+                return _Outcome(key, error, is_computed=False)
+
+        def embed(batch: Sequence[tuple[str, Image.Image]]) -> list[_Outcome]:
+            return self._embed_each(self._embedder.embed_images, batch)
 
         missing = self._fill_known(vectors, positions)
         batch = self._image_batch or int(self._embedder.model_info().get("batch_size", IMAGE_BATCH))
-        pipeline = Pipeline(self._embedder.workers, read, self._embed_each, batch=batch)
-        failed = self._compute(pipeline, missing, vectors, positions)
-        return vectors, {position: error for key, error in failed.items() for position in positions[key]}
+        pipeline = Pipeline(self._embedder.workers, read, embed, batch=batch)
+        return vectors, self._compute(pipeline, missing, vectors, positions)
 
     def _compute(
         self,
@@ -151,32 +153,36 @@ class CachedEmbedder:
         missing: Sequence[str],
         vectors: FloatArray,
         positions: Mapping[str, Sequence[int]],
-    ) -> dict[str, VectorError]:
-        """Store vectors and write them to the result while the next are computed; returns the errors by content."""
-        errors: dict[str, VectorError] = {}
+    ) -> dict[int, RowError]:
+        """Store vectors and write them to the result while the next are computed; returns the errors by position."""
+        errors: dict[int, RowError] = {}
         try:
             pipeline.submit(missing)
             while pipeline.outstanding:
                 outcomes = pipeline.next_outcomes()
                 self.counts.computed += sum(outcome.is_computed for outcome in outcomes)
                 results = {outcome.key: outcome.result for outcome in outcomes}
-                errors |= {key: result for key, result in results.items() if isinstance(result, VectorError)}
                 embedded = {key: result for key, result in results.items() if isinstance(result, np.ndarray)}
                 self._keep(embedded, vectors, positions)
+                failed = {key: result for key, result in results.items() if isinstance(result, RowError)}
+                errors |= {position: error for key, error in failed.items() for position in positions[key]}
         finally:
             pipeline.stop()
+        vectors[list(errors)] = np.nan
         return errors
 
-    def _embed_each(self, images: Sequence[tuple[str, Image.Image]]) -> list[_Outcome]:
-        """The vector or the error of each image; a batch that fails is halved until the faulty image stands alone."""
+    def _embed_each(
+        self, embed: Callable[[Sequence[Item]], FloatArray], items: Sequence[tuple[str, Item]]
+    ) -> list[_Outcome]:
+        """The vector or the error of each item; a batch that fails is halved until the faulty item stands alone."""
         try:
-            vectors = self._checked(self._embedder.embed_images([image for _, image in images]), len(images))
+            vectors = self._checked(embed([item for _, item in items]), len(items))
         except VectorError as error:
-            if len(images) == 1:
-                return [_Outcome(images[0][0], error)]
-            middle = len(images) // 2
-            return self._embed_each(images[:middle]) + self._embed_each(images[middle:])
-        return [_Outcome(key, vector) for (key, _), vector in zip(images, vectors, strict=True)]
+            if len(items) == 1:
+                return [_Outcome(items[0][0], error)]
+            middle = len(items) // 2
+            return self._embed_each(embed, items[:middle]) + self._embed_each(embed, items[middle:])
+        return [_Outcome(key, vector) for (key, _), vector in zip(items, vectors, strict=True)]
 
     def _checked(self, vectors: FloatArray, count: int) -> FloatArray:
         if vectors.shape != (count, self.identity.dimension):

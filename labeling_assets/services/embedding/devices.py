@@ -150,6 +150,15 @@ def cpu_threads() -> int:
     return count if quota == "max" else max(1, min(count, -(-int(quota) // int(period))))
 
 
+def compute_threads() -> int:
+    """Threads that a model computes with on a CPU: one a CPU, or fewer by OMP_NUM_THREADS, which Ray sets in an actor.
+
+    An actor has its CPUs by agreement alone; affinity shows it all of the machine. torch reads the variable by itself.
+    """
+    agreed = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(cpu_threads(), int(agreed)) if agreed.isdecimal() and int(agreed) else cpu_threads()
+
+
 def describe_gpus() -> str:
     """One line on the GPUs of this machine and on who can use them, for `labeling doctor`."""
     gpus = visible_gpus()

@@ -29,6 +29,8 @@ PREPROCESSING_VERSION = "2"
 """Raise it with any change of code that can change a vector."""
 
 _SIGLIP = ("siglip", "siglip2")
+_ROBERTA = ("roberta", "altclip")
+"""In the model types of text towers whose positions begin behind the padding's, at 2."""
 _SIGLIP_TEXT_TOKENS = 64
 """SigLIP and SigLIP 2 read lower-case text of exactly 64 tokens, padded on the right and not masked: so they were
 trained (github.com/google-research/big_vision, README_siglip2.md; `Siglip2Model` in transformers)."""
@@ -45,7 +47,7 @@ class DualEncoderTowers:
         memory_share: Share of the GPU's memory that this process may take.
 
     Raises:
-        ConfigurationError: The checkpoint is broken or no dual encoder, a package is missing, or it does not fit.
+        ConfigurationError: The checkpoint is broken or no dual encoder, or a package is missing.
     """
 
     query_prefix = ""
@@ -71,7 +73,7 @@ class DualEncoderTowers:
         self._is_siglip = self._model.config.model_type in _SIGLIP
         if self._is_siglip:
             self._tokenizer.padding_side = "right"
-        self._max_tokens = _SIGLIP_TEXT_TOKENS if self._is_siglip else _max_tokens(self._model)
+        self._max_tokens = _SIGLIP_TEXT_TOKENS if self._is_siglip else _max_tokens(self._model.config, self._tokenizer)
         self._preparation = preparation_of(self._processor.image_processor)
         if self._preparation:
             shape = (1, 3, 1, 1)
@@ -195,10 +197,7 @@ def _loaded(folder: Path, dtype: str, device: Any) -> tuple[Any, Any]:  # noqa: 
         model = model.eval().to(device)
     except Exception as error:  # a broken checkpoint shows in errors of many libraries
         if is_out_of_memory(error):
-            raise ConfigurationError(
-                f"The model does not fit the memory of {device}: {first_line(error)}",
-                "Free the device, choose a smaller model, or set LABELING_DEVICE=cpu.",
-            ) from error
+            raise
         raise ConfigurationError(
             f"The model in {folder} cannot be loaded: {first_line(error)}",
             "It must be a dual encoder that transformers knows by itself, with safetensors, tokenizer and processor.",
@@ -212,11 +211,16 @@ def _loaded(folder: Path, dtype: str, device: Any) -> tuple[Any, Any]:  # noqa: 
     return model, processor
 
 
-def _max_tokens(model: Any) -> int:  # noqa: ANN401 - of transformers, which has no types
-    """Tokens that the text tower takes: its positions, of which RoBERTa's do not count the first two."""
-    text = model.config.get_text_config()
+def _max_tokens(config: Any, tokenizer: Any) -> int:  # noqa: ANN401 - of transformers, which has no types
+    """Tokens that the text tower takes: its positions, of which RoBERTa's do not count the first two.
+
+    A tokenizer knows how many the model was trained with; one that does not gives a number beyond all bounds.
+    """
+    text = config.get_text_config()
     positions = int(text.max_position_embeddings)
-    return positions - 2 if "roberta" in text.model_type else positions
+    if any(name in text.model_type for name in _ROBERTA):
+        positions -= 2
+    return min(positions, int(tokenizer.model_max_length))
 
 
 def _as_array(output: Any) -> FloatArray:  # noqa: ANN401 - a tensor, or in transformers 5 an object that holds it

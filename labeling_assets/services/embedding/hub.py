@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import mmap
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ _DIGEST_FILE = ".labeling-digest.json"
 _MODEL_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CHUNK_BYTES = 1 << 20
+_DATA = "_data"
+"""What the name of a file with the weights of an ONNX graph ends in."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +78,7 @@ def model_files(model: str, revision: str, patterns: Sequence[str]) -> ModelFile
 
 
 def _present(model: str, revision: str, patterns: Sequence[str]) -> Path | None:
-    """The folder of an earlier download, if it is complete."""
+    """The folder of an earlier download, if it is whole."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -89,7 +92,30 @@ def _present(model: str, revision: str, patterns: Sequence[str]) -> Path | None:
         raise ConfigurationError(
             f"LABELING_EMBEDDER is no model id: {first_line(error)}", "Correct it: owner/name, or a folder."
         ) from error
-    return Path(folder) if _matching(Path(folder), patterns) else None
+    return Path(folder) if _is_whole(Path(folder), patterns) else None
+
+
+def _is_whole(folder: Path, patterns: Sequence[str]) -> bool:
+    """Whether a folder of the cache has what no model can do without.
+
+    The library knows what belongs to a download of its own, but not to what other programs have left there.
+    """
+    for pattern in patterns:
+        if pattern.endswith(_DATA):
+            graph = folder / pattern.removesuffix(_DATA)
+            if not (folder / pattern).is_file() and _names(graph, Path(pattern).name):
+                return False
+        elif ("*" not in pattern or pattern == "*.safetensors") and not _matching(folder, [pattern]):
+            return False
+    return True
+
+
+def _names(graph: Path, file: str) -> bool:
+    """Whether an ONNX graph has its weights in another file, which it names."""
+    if not graph.stat().st_size:
+        return False
+    with graph.open("rb") as content, mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        return mapped.find(file.encode()) >= 0
 
 
 def _downloaded(model: str, revision: str, patterns: Sequence[str]) -> Path:

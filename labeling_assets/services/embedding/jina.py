@@ -19,7 +19,13 @@ import numpy.typing as npt
 
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.services.embedding.batches import first_line, is_dtype_error, is_out_of_memory
-from labeling_assets.services.embedding.devices import cpu_threads, index_of, kind_of, used_memory_bytes, visible_gpus
+from labeling_assets.services.embedding.devices import (
+    compute_threads,
+    index_of,
+    kind_of,
+    used_memory_bytes,
+    visible_gpus,
+)
 from labeling_assets.services.embedding.pictures import CLIP_MEAN, CLIP_STD, ByteArray, ImagePreparation
 
 if TYPE_CHECKING:
@@ -41,7 +47,8 @@ IMAGE_SIZE_PX = 512
 
 _TEXT_OUTPUT, _IMAGE_OUTPUT = "l2norm_text_embeddings", "l2norm_image_embeddings"
 _QUANTISED = "model_quantized.onnx"
-_FILES = {"float32": "model.onnx", "float16": "model_fp16.onnx", "int8": _QUANTISED}
+FILES = {"float32": "model.onnx", "float16": "model_fp16.onnx", "int8": _QUANTISED}
+"""Of the export, in its folder `onnx`, by number type."""
 
 
 def jina_dtype(dtype: str, device: str) -> str:
@@ -52,7 +59,7 @@ def jina_dtype(dtype: str, device: str) -> str:
     """
     if dtype == "auto":
         return "float16" if kind_of(device) == "cuda" else "int8"
-    if dtype not in _FILES:
+    if dtype not in FILES:
         raise ConfigurationError(
             f"LABELING_DTYPE is {dtype!r}, of which jina-clip-v2 has no file.", "Set it to auto, float16 or float32."
         )
@@ -61,7 +68,7 @@ def jina_dtype(dtype: str, device: str) -> str:
 
 def jina_patterns(dtype: str) -> tuple[str, ...]:
     """The files that a number type needs; the weights of a large graph are in a file of their own beside it."""
-    file = f"onnx/{_FILES[dtype]}"
+    file = f"onnx/{FILES[dtype]}"
     return ("config.json", "preprocessor_config.json", "tokenizer.json", file, f"{file}_data")
 
 
@@ -152,7 +159,7 @@ class JinaTowers:
         self.revision = files.revision(patterns)
         self._tokenizer = _tokenizer(files.folder / "tokenizer.json")
         self._preparation = _preparation(files.folder / "preprocessor_config.json")
-        self._session = _session(files.folder / "onnx" / _FILES[dtype], self.device, self._memory_share)
+        self._session = _session(files.folder / "onnx" / FILES[dtype], self.device, self._memory_share)
         inputs = {each.name: each.type for each in self._session.get_inputs()}
         outputs = {each.name for each in self._session.get_outputs()}
         if set(inputs) != {"input_ids", "pixel_values"} or not {_TEXT_OUTPUT, _IMAGE_OUTPUT} <= outputs:
@@ -241,7 +248,7 @@ def _session(path: Path, device: str, memory_share: float) -> Any:  # noqa: ANN4
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = cpu_threads()
+    options.intra_op_num_threads = compute_threads()
     providers: list[Any] = ["CPUExecutionProvider"]
     if kind_of(device) == "cuda":
         onnxruntime.preload_dlls()  # CUDA's libraries, where torch or the packages of NVIDIA brought them
@@ -251,10 +258,12 @@ def _session(path: Path, device: str, memory_share: float) -> Any:  # noqa: ANN4
             settings["gpu_mem_limit"] = int(memory_share * memory[index_of(device)])
         providers = [("CUDAExecutionProvider", settings), *providers]
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
+        # Without fallback: a failed load on a GPU would be tried once more on the CPU, with its memory.
+        session = onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's classes have no base of their own
+        if is_out_of_memory(error):
+            raise
         raise _broken(path, error) from error
-    session.disable_fallback()
     if kind_of(device) == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise ConfigurationError(
             f"onnxruntime cannot use {device}: CUDA or cuDNN is missing, or of another version than it was built for.",

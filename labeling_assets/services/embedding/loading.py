@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 from labeling_assets.errors import ConfigurationError
 from labeling_assets.services.embedding import Embedder
+from labeling_assets.services.embedding.batches import must_fit
 from labeling_assets.services.embedding.devices import choose_devices, onnx_devices, torch_devices
 from labeling_assets.services.embedding.hub import model_files
+from labeling_assets.services.embedding.jina import FILES as JINA_FILES
 from labeling_assets.services.embedding.pool import EmbedderPool
 from labeling_assets.services.embedding.presets import EMBEDDED, EMBEDDED_DIMENSION, JINA, PRESETS, preset_of
 from labeling_assets.services.embedding.towers import TowerEmbedder, Towers
@@ -92,19 +95,35 @@ def _on_each_device(
     with contextlib.ExitStack() as loaded:
         embedders = []
         for device in devices:
-            towers = load(device)
-            loaded.callback(towers.close)
-            embedders.append(
-                TowerEmbedder(towers, name=name, licence=licence, dimension=dimension, batch_size=batch_size)
-            )
+            with must_fit(device):
+                towers = load(device)
+                loaded.callback(towers.close)
+                embedders.append(
+                    TowerEmbedder(towers, name=name, licence=licence, dimension=dimension, batch_size=batch_size)
+                )
         embedder = embedders[0] if len(embedders) == 1 else EmbedderPool(embedders)
         loaded.pop_all()
     return embedder
 
 
 def _is_jina(model: str) -> bool:
-    """Whether it is jina-clip-v2, or a folder with its export."""
-    return model == PRESETS[JINA].model_id or (Path(model).expanduser() / "onnx").is_dir()
+    """Whether it is jina-clip-v2, or a folder of it: by its settings, or with nothing but its export.
+
+    Repositories of other dual encoders often have a folder `onnx` beside their weights.
+    """
+    folder = Path(model).expanduser()
+    if model == PRESETS[JINA].model_id or _model_type(folder) == "jina_clip":
+        return True
+    has_export = any((folder / "onnx" / file).is_file() for file in JINA_FILES.values())
+    return has_export and not any(folder.glob("*.safetensors"))
+
+
+def _model_type(folder: Path) -> str:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none, or broken: the family's own code tells what it needs
+        return ""
+    return str(config.get("model_type", "")) if isinstance(config, dict) else ""
 
 
 def _shown_name(name: str, model_id: str) -> str:
