@@ -32,6 +32,10 @@ from labeling_assets.services.vision.server_watch import ServerWatch
 LOOKUP_BATCH = 500
 """Images that are looked up in the ledger at once; at most two batches are under way."""
 
+MIN_READERS = 2
+SLOTS_PER_READER = 4
+"""A model takes a second for an image and more, its JPEG from an object store a twentieth."""
+
 
 @dataclass
 class LabelCounts:
@@ -152,7 +156,9 @@ class Labeler:
                 claims.give_up(outcome.sha)
                 yield self._counted(outcome)
 
-        pipeline = Pipeline(self._model.slots, prepare, label)
+        # More readers than the model needs only take time from the threads that answer it.
+        readers = max(MIN_READERS, self._model.slots // SLOTS_PER_READER)
+        pipeline = Pipeline(self._model.slots, prepare, label, readers=readers)
         batches, begun = self._distinct_batches(shas), list[str]()
         try:
             for batch in batches:
