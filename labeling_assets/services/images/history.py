@@ -146,10 +146,10 @@ def _fetch_row(url: str, seen: Remembered) -> dict[str, Any]:
 def _upsert(connection: sa.Connection, table: sa.Table, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         return
-    statement = insert(table)
+    # In the order of the keys, so that two writers wait for one another and never block each other. One statement for
+    # all rows, since the answer of each waits its turn beside the threads that decode.
+    statement = insert(table).values(sorted((dict(row) for row in rows), key=lambda row: str(row[key])))
     new: dict[str, sa.ColumnElement[Any]] = {name: statement.excluded[name] for name in rows[0] if name != key}
     if "fetched_at" in table.c:
         new["fetched_at"] = sa.func.now()
-    # In the order of the keys, so that two writers wait for one another and never block each other.
-    ordered = sorted(rows, key=lambda row: str(row[key]))
-    connection.execute(statement.on_conflict_do_update(index_elements=[key], set_=new), ordered)
+    connection.execute(statement.on_conflict_do_update(index_elements=[key], set_=new))
