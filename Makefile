@@ -45,7 +45,7 @@ check: models ## Lint, types and definitions
 # Full size: make soak COUNT=20 MINUTES=5 OUTAGE=60
 soak: install ## The daemon at work: COUNT kills, 3*COUNT days of backfill, MINUTES of changes, services down for OUTAGE seconds
 	@LABELING_TEST_SOAK_COUNT=$(COUNT) LABELING_TEST_SOAK_MINUTES=$(MINUTES) \
-		LABELING_TEST_SOAK_OUTAGE_SECONDS=$(OUTAGE) $(BIN)/pytest -m soak --timeout 3600 --capture no --numprocesses 3 --dist loadgroup
+		LABELING_TEST_SOAK_OUTAGE_SECONDS=$(OUTAGE) $(BIN)/pytest -m soak --timeout 3600 --capture no --numprocesses 3
 
 browser: install ## The Dagster UI in headless Chromium, which must be installed
 	@$(BIN)/pytest -m browser --timeout 600

@@ -30,8 +30,7 @@ from labeling_assets.embedded.postgres import PostgresServer
 from labeling_assets_tests.soak.running import SLOTS, ZONE, Platform, insert, running_platform
 from labeling_assets_tests.soak.watching import tell, wait_until
 
-# They share a platform, so one process runs them all.
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600), pytest.mark.xdist_group("outages")]
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
 OUTAGE_SECONDS = float(os.environ.get("LABELING_TEST_SOAK_OUTAGE_SECONDS", "20"))
 CONVERGENCE_SECONDS = 1200
