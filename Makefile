@@ -43,9 +43,10 @@ check: models ## Lint, types and definitions
 		code=$$?; rm -rf $$home; exit $$code
 
 # Full size: make soak COUNT=20 MINUTES=5 OUTAGE=60
-soak: install ## The daemon at work: COUNT kills, 3*COUNT days of backfill, MINUTES of changes, services down for OUTAGE seconds
+soak: install ## The daemon at work: COUNT kills, 3*COUNT days of backfill, MINUTES of changes, services down for OUTAGE seconds; backup and restore
 	@LABELING_TEST_SOAK_COUNT=$(COUNT) LABELING_TEST_SOAK_MINUTES=$(MINUTES) \
 		LABELING_TEST_SOAK_OUTAGE_SECONDS=$(OUTAGE) $(BIN)/pytest -m soak --timeout 3600 --capture no --numprocesses 3
+	@$(BIN)/pytest labeling_assets_tests/integration/test_backup_and_restore.py
 
 browser: install ## The Dagster UI in headless Chromium, which must be installed
 	@$(BIN)/pytest -m browser --timeout 600
