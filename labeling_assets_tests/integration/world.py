@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,14 +87,27 @@ class World:
         instance: dg.DagsterInstance | None = None,
         config: Any = None,
         tags: Mapping[str, str] | None = None,
+        assets: Sequence[str] | None = None,
     ) -> DayRun:
-        """Run one day, or all from the first to the last in one run; `metadata` is then that of the last one."""
+        """Run one day, or all from the first to the last in one run; `metadata` is then that of the last one.
+
+        Args:
+            *days: Days.
+            instance: Of Dagster; by default that of the world.
+            config: Run config.
+            tags: Of the run.
+            assets: Names of those to materialize; None: all.
+        """
         job = build_defs(default_resources(Settings.load())).resolve_job_def(JOB_NAME)
         scope: dict[str, Any] = {"partition_key": str(days[0]), "tags": tags}
         if len(days) > 1:
             scope = {"tags": {RANGE_START_TAG: str(days[0]), RANGE_END_TAG: str(days[-1]), **(tags or {})}}
         result = job.execute_in_process(
-            **scope, instance=instance or self.instance, raise_on_error=False, run_config=config
+            **scope,
+            instance=instance or self.instance,
+            raise_on_error=False,
+            run_config=config,
+            asset_selection=assets and [dg.AssetKey(name) for name in assets],
         )
         events = [each.step_materialization_data.materialization for each in result.get_asset_materialization_events()]
         failures = [each.step_failure_data for each in result.get_step_failure_events()]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -16,6 +15,7 @@ from labeling_assets.products.labels import LABEL_SCHEMA
 from labeling_assets.products.prompt import build_prompt
 from labeling_assets.services.vision.openai import OpenAIVisionModel
 from labeling_assets_tests.standins.ollama import OllamaServer
+from labeling_assets_tests.standins.serving import serving
 
 MODEL = "qwen2.5vl:latest"
 KEY = "sk-a-secret-key"
@@ -56,10 +56,7 @@ def repeating_server() -> Iterator[Callable[[int, bool], str]]:
                 def log_message(self, *_: object) -> None:
                     pass
 
-            server = running.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-            running.callback(server.shutdown)
-            return f"http://127.0.0.1:{server.server_port}/v1"
+            return f"{running.enter_context(serving(Handler))}/v1"
 
         yield start
 

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -41,6 +41,7 @@ from labeling_assets.services.vision.server_errors import (
 )
 from labeling_assets_tests.standins.ollama import OllamaServer
 from labeling_assets_tests.standins.replies import Fault
+from labeling_assets_tests.standins.serving import serving
 
 MakeModel = Callable[..., VisionModel]
 KEY = "sk-a-secret-key"
@@ -119,10 +120,7 @@ def answering_server() -> Iterator[Callable[..., str]]:
                 def log_message(self, *_: object) -> None:
                     pass
 
-            server = running.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-            running.callback(server.shutdown)
-            return f"http://127.0.0.1:{server.server_port}"
+            return running.enter_context(serving(Handler))
 
         yield start
 
@@ -481,11 +479,9 @@ def dripping_server() -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+    with serving(Handler) as url:
+        yield url
         is_over.set()
-        server.shutdown()
 
 
 def test_a_reply_that_drips_without_end_ends_at_the_deadline(dripping_server, make_model, monkeypatch):
