@@ -171,7 +171,7 @@ class Stage:
         self.paid = dict[str, float]
         try:
             return self._one_day(day, work)
-        except Exception:
+        except Exception:  # whatever it is goes on, once what the day cost is told
             if any((paid := self.paid()).values()):
                 # Yielded, since the result of a run lacks what was only logged before a step failed.
                 yield dg.AssetObservation(self._context.asset_key, partition=str(day), metadata=paid)
